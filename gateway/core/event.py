@@ -1,0 +1,104 @@
+"""The one value that travels: an event, and where in the log it stands."""
+
+from __future__ import annotations
+
+import msgspec
+
+#: The name of one partition of one application's log, such as ``devices.3``. Its keys share the slot ``{devices.3}``.
+Partition = str
+
+
+class Meta(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
+    """What is known of an event beside its payload. Stored as one MessagePack map, absent fields left out."""
+
+    #: Milliseconds since 1970, UTC, by the clock of the door it came through. For people: nothing is ordered by it.
+    ts: int = 0
+    #: MIME type of the payload as it is kept, where that is not JSON.
+    type: str = ""
+    #: MIME type it came in, where a decoder made JSON of it.
+    was: str = ""
+    #: The principal who published it, such as ``device:pump-7``.
+    producer: str = ""
+    #: The door it came through: ``mqtt``, ``ws``, ``http`` or ``service``.
+    via: str = ""
+    #: W3C Trace Context.
+    traceparent: str = ""
+    #: The id of the event that led to this one.
+    cause: str = ""
+    headers: dict[str, str] = {}
+    reply_to: str = ""
+    correlation: bytes = b""
+    #: Which MQTT delivery it came by: ``[session, packet id]``. A redelivery finds its event id again with it.
+    delivery: tuple[str, int] | None = None
+
+
+class Event(msgspec.Struct, frozen=True, gc=False):
+    """Something that happened, or was asked for, under one topic."""
+
+    topic: str
+    #: As declared for the topic; JSON payloads are valid, and hold no raw line break.
+    data: bytes
+    #: Who says the same thing twice sends the same id twice; watchers and services drop the second.
+    id: str
+    meta: Meta = Meta()
+
+
+class Position(msgspec.Struct, frozen=True, order=True, gc=False):
+    """A place in one partition's log. Offsets are gapless and never restart; an epoch names one history of them."""
+
+    epoch: int
+    offset: int
+
+    def __str__(self) -> str:
+        return f"{self.epoch}-{self.offset}"
+
+
+class Record(msgspec.Struct, gc=False, weakref=False):
+    """An event read back from the log. ``pub`` keeps its encoded form, so that it is made once in a process."""
+
+    event: Event
+    partition: Partition
+    epoch: int
+    offset: int
+    #: Offset of the event before it with the same key; 0 for the first.
+    prev: int = 0
+    pub: bytes | None = None
+
+
+class Draft(msgspec.Struct, frozen=True, gc=False):
+    """An event on its way into the log, with all the log needs to know of its topic."""
+
+    event: Event
+    #: Events with the same key keep their order, and share a chain that recovery walks.
+    key: str
+    #: Keep it as the topic's last value.
+    retain: bool = False
+    #: A broker sent it because it was retained: append it only if it is not already the last value.
+    replayed: bool = False
+    #: ``principal/key`` of a publisher who wants one answer however often he asks; empty without.
+    idempotency: str = ""
+
+
+class Appended(msgspec.Struct, frozen=True, gc=False):
+    """Where an event stands in the log; ``duplicate`` when it was there before."""
+
+    position: Position
+    id: str
+    duplicate: bool = False
+
+
+class Publication(msgspec.Struct, frozen=True):
+    """What a client asks to be published."""
+
+    topic: str
+    data: bytes
+    #: The door it came through, see :attr:`Meta.via`.
+    via: str
+    #: MIME type of ``data``; generic ones give way to what the topic declares.
+    type: str = ""
+    #: At most ``limits.ID_BYTES``; a new one is made where it is empty.
+    id: str = ""
+    #: The same key from the same principal on the same topic is answered once.
+    idempotency: str = ""
+    headers: dict[str, str] = {}
+    traceparent: str = ""

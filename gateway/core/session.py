@@ -1,0 +1,227 @@
+"""What one WebSocket client may ask next, and what follows: commands in, steps out.
+
+The session decides and the edge performs: each :class:`Step` is something to do, and where the doing has a result
+the edge brings it back (:meth:`Session.connected`, :meth:`Session.ended`). Codes are the Centrifugal protocol's:
+3500 to 3999 and 4500 to 4999 are final for an SDK, after every other close it comes back by itself.
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import Final
+
+import msgspec
+
+from gateway import limits
+from gateway.core import wire
+from gateway.core.access import ANONYMOUS, Principal
+from gateway.core.topic import is_filter
+from gateway.errors import BadPayload, GatewayError, LimitReached, NotAvailable, Refused
+
+
+class Close(msgspec.Struct, frozen=True):
+    """End the connection with this code and reason."""
+
+    code: int
+    reason: str
+
+
+NORMAL = Close(3000, "connection closed")
+SHUTDOWN = Close(3001, "shutdown")
+EXPIRED = Close(3005, "expired")
+SLOW = Close(3008, "slow")
+NO_PONG = Close(3012, "no pong")
+INVALID_TOKEN = Close(3500, "invalid token")
+BAD_REQUEST = Close(3501, "bad request")
+STALE = Close(3502, "stale")
+INAPPROPRIATE_PROTOCOL = Close(3506, "inappropriate protocol")
+NOT_AVAILABLE = Close(3508, "not available")
+
+#: Reason codes of an unsubscribe push.
+UNSUBSCRIBED_BY_SERVER: Final = 2000
+INSUFFICIENT_STATE: Final = 2500
+
+
+class Authenticate(msgspec.Struct, frozen=True):
+    """Find out who this is; then :meth:`Session.connected`, or a reply with the error."""
+
+    id: int
+    token: str
+    client: str
+
+
+class Attach(msgspec.Struct, frozen=True):
+    """Subscribe; an error is brought back by :meth:`Session.ended`."""
+
+    id: int
+    ask: wire.Subscribe
+
+
+class Detach(msgspec.Struct, frozen=True):
+    """Unsubscribe, and reply."""
+
+    id: int
+    channel: str
+
+
+class Store(msgspec.Struct, frozen=True):
+    """Publish, and reply."""
+
+    id: int
+    channel: str
+    data: bytes
+
+
+class Call(msgspec.Struct, frozen=True):
+    """Answer an rpc."""
+
+    id: int
+    method: str
+    data: bytes
+
+
+class Reply(msgspec.Struct, frozen=True):
+    """Send this."""
+
+    frame: bytes
+
+
+Step = Authenticate | Attach | Detach | Store | Call | Reply | Close
+
+
+class State(enum.Enum):
+    FRESH = "fresh"  #: no connect yet
+    ASKED = "asked"  #: connect came, the token is being looked at
+    OPEN = "open"
+    CLOSED = "closed"
+
+
+#: (state, method) -> what to do. Anything absent is a bad request, and final.
+STEPS: Final[dict[tuple[State, str], str]] = {
+    (State.FRESH, "connect"): "_connect",
+    (State.OPEN, "subscribe"): "_subscribe",
+    (State.OPEN, "unsubscribe"): "_unsubscribe",
+    (State.OPEN, "publish"): "_publish",
+    (State.OPEN, "rpc"): "_rpc",
+    (State.OPEN, ""): "_pong",
+    (State.OPEN, "send"): "_send",
+    **{
+        (State.OPEN, method): "_unserved"
+        for method in ("presence", "presence_stats", "history", "refresh", "sub_refresh")
+    },
+}
+
+
+class Session:
+    """One client's state. Bounded by ``limits.SUBSCRIPTIONS``."""
+
+    __slots__ = ("channels", "client", "pinged", "principal", "state")
+
+    def __init__(self, client: str) -> None:
+        #: The id we gave this connection.
+        self.client = client
+        self.state = State.FRESH
+        self.principal: Principal = ANONYMOUS
+        #: Filters this client is subscribed to, or is about to be.
+        self.channels: set[str] = set()
+        #: A ping of ours is unanswered.
+        self.pinged = False
+
+    def receive(self, frame: bytes) -> list[Step]:
+        """Return what follows from one text frame, in order; after a :class:`Close` nothing more comes."""
+        steps: list[Step] = []
+        for line in frame.strip(b"\n").split(b"\n"):
+            if self.state is State.CLOSED:
+                break
+            try:
+                command = wire.decode(line)
+            except BadPayload:
+                steps.append(self.close(BAD_REQUEST))
+                break
+            try:
+                steps.append(self._step(command))
+            except GatewayError as e:
+                steps.append(Reply(wire.error(command.id, e)))
+        return steps
+
+    def _step(self, command: wire.Command) -> Step:
+        method = command.method
+        if method and method != "send" and not 0 < command.id < 2**32:
+            return self.close(BAD_REQUEST)
+        name = STEPS.get((self.state, method))
+        if name is None:
+            return self.close(BAD_REQUEST)
+        step: Step = getattr(self, name)(command.id, getattr(command, method, None))
+        return step
+
+    def _connect(self, id: int, ask: wire.Connect) -> Step:
+        self.state = State.ASKED
+        return Authenticate(id, ask.token, f"{ask.name} {ask.version}".strip()[: limits.ID_BYTES])
+
+    def connected(self, principal: Principal) -> None:
+        """The client is who it says; commands may follow."""
+        if self.state is State.ASKED:
+            self.state = State.OPEN
+            self.principal = principal
+
+    def _subscribe(self, id: int, ask: wire.Subscribe) -> Step:
+        if ask.channel in self.channels:
+            raise AlreadySubscribed(f"already subscribed to {ask.channel!r}", "unsubscribe first")
+        if ask.type or ask.join_leave:
+            raise NotAvailable("only plain subscriptions are offered", "leave out type and join_leave")
+        if len(self.channels) >= limits.SUBSCRIPTIONS:
+            raise LimitReached(f"this connection has {limits.SUBSCRIPTIONS} subscriptions", "use a wildcard")
+        self.channels.add(ask.channel)
+        return Attach(id, ask)
+
+    def _unsubscribe(self, id: int, ask: wire.Unsubscribe) -> Step:
+        self.channels.discard(ask.channel)
+        return Detach(id, ask.channel)
+
+    def ended(self, channel: str) -> None:
+        """A subscription was refused, or taken away by us."""
+        self.channels.discard(channel)
+
+    def _publish(self, id: int, ask: wire.Publish) -> Step:
+        if is_filter(ask.channel):
+            raise Refused(f"{ask.channel!r} is a filter", "publish to one concrete topic")
+        data = bytes(ask.data)
+        if not data:
+            raise BadPayload("the publish has no data", "send null where nothing is meant")
+        return Store(id, ask.channel, data)
+
+    def _rpc(self, id: int, ask: wire.Rpc) -> Step:
+        return Call(id, ask.method, bytes(ask.data))
+
+    def _send(self, id: int, ask: object) -> Step:
+        # ``send`` has no id, so an error reply could not reach whoever sent it.
+        return self.close(NOT_AVAILABLE)
+
+    def _unserved(self, id: int, ask: object) -> Step:
+        raise NotAvailable("this server does not offer the command", "see the compatibility table")
+
+    def _pong(self, id: int, ask: object) -> Step:
+        if not self.pinged or id:
+            return self.close(BAD_REQUEST)
+        self.pinged = False
+        return Reply(b"")
+
+    def ping(self) -> Step:
+        """It is time for the next ping: send it, or give up on a client that did not answer the last."""
+        if self.state is State.OPEN and not self.pinged:
+            self.pinged = True
+            return Reply(wire.PING)
+        return self.close(NO_PONG if self.pinged else STALE)
+
+    def close(self, why: Close) -> Close:
+        """Nothing follows."""
+        self.state = State.CLOSED
+        return why
+
+
+class AlreadySubscribed(Refused):
+    """A second subscribe to a channel without an unsubscribe between."""
+
+    code = "already_subscribed"
+    status = 409
+    reply = 105

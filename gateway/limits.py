@@ -1,0 +1,242 @@
+"""Every bound of the gateway: its default, its reason, and what happens at it.
+
+Sizes are bytes, times seconds, unless a name says otherwise.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+# --- topics ---------------------------------------------------------------------------------------------------------
+
+#: Longest topic or filter. SDKs and brokers take more; a longer one costs every event that carries it. → BadTopic
+TOPIC_BYTES: Final = 255
+#: Deepest topic. The router visits at most 2^depth nodes for one event. → BadTopic
+TOPIC_LEVELS: Final = 12
+#: Topics whose declaration is remembered. At the bound the memory starts afresh; the next look-up walks the tree.
+TOPIC_CACHE: Final = 50_000
+#: Partitions of one application's log: the parallelism of its services. Stored with the log; a change is refused.
+PARTITIONS: Final = 8
+
+# --- payloads -------------------------------------------------------------------------------------------------------
+
+#: Largest payload, through every door. → TooLarge, or a dead letter where the door cannot answer
+PAYLOAD_BYTES: Final = 64 * 1024
+#: Deepest JSON payload. Enough for any document, too little to exhaust a parser's stack. → BadPayload
+JSON_DEPTH: Final = 64
+#: Digits of a JSON number: beyond 308 it overflows the double that most readers use. → BadPayload
+JSON_DIGITS: Final = 308
+#: User properties or HTTP headers kept with an event, and their bytes in all. → BadPayload
+HEADERS: Final = 32
+HEADER_BYTES: Final = 4 * 1024
+#: Longest event id or idempotency key. → Refused
+ID_BYTES: Final = 128
+
+# --- clients --------------------------------------------------------------------------------------------------------
+
+#: Filters of one client. → error 106
+SUBSCRIPTIONS: Final = 128
+#: Largest message of a client: a publish of the largest payload in JSON, base64 and all. → close 1009
+MESSAGE_BYTES: Final = 128 * 1024
+#: Fragments of one WebSocket message. 128 KiB in fragments of 128 bytes pass; without a bound, empty fragments would
+#: keep a message open, and us busy, for ever. → close 1008
+FRAGMENTS: Final = 1_024
+#: Frames and bytes that may wait for one client beside the socket's own buffer. A dashboard that stalls for a second
+#: stays; one that stalls for good costs this much, then is closed 3008 and may resume. → Close SLOW
+SEND_FRAMES: Final = 4_096
+SEND_BYTES: Final = 256 * 1024
+#: Send buffer that the kernel keeps per socket; its own default lets 4 MB wait for a reader that is gone.
+SOCKET_SEND_BYTES: Final = 32 * 1024
+#: Bytes in the transport's buffer at which we stop writing and let frames wait in the queue.
+TRANSPORT_BYTES: Final = 64 * 1024
+#: Time between two pings, and for the answer to one. → Close NO_PONG
+PING_EVERY: Final = 25.0
+PONG_WITHIN: Final = 8.0
+#: Time from the connection to a valid connect command. → Close STALE
+CONNECT_WITHIN: Final = 5.0
+#: Events of a partition that an edge keeps in memory for recovery, and their bytes. → older ones are read from the log
+WINDOW_ENTRIES: Final = 20_000
+WINDOW_BYTES: Final = 16 * 1024 * 1024
+#: Missed events that one client is given, their bytes, and pages of the log read for them. → recovered: false
+RECOVERY_EVENTS: Final = 10_000
+RECOVERY_BYTES: Final = 16 * 1024 * 1024
+RECOVERY_PAGES: Final = 400
+#: Bytes of missed events in one subscribe reply or one page after it; the next page waits until this one has left.
+RECOVERY_PAGE_BYTES: Final = 64 * 1024
+#: Last values given to one new subscriber of a wildcard. → the rest stays in the log
+LAST_VALUES: Final = 10_000
+#: Time for a last frame to leave before the socket is cut.
+CLOSE_WITHIN: Final = 2.0
+#: Commands of one client that wait for an answer of the log. → error 111
+CLIENT_PENDING: Final = 64
+#: Clients told at once to subscribe again after a new epoch, and the pause before the next ones: 2,000 a second.
+RETURNS_AT_ONCE: Final = 100
+RETURN_PAUSE: Final = 0.05
+#: Bytes of payload offered to clients in one turn of the loop; the rest of a burst follows in the next.
+SLICE_BYTES: Final = 64 * 1024
+#: Time for a publish of a client to be answered by the log: SDKs give up after 5 s, and should hear us first.
+#: → Unavailable; the same id may be sent again
+PUBLISH_WITHIN: Final = 4.0
+#: Time that a partition's reader stays after its last watcher left, so that a reload finds it warm.
+READER_IDLE: Final = 600.0
+#: Longest Last-Event-ID: a position for each partition of a few applications. → 400
+CURSOR_BYTES: Final = 4_096
+#: Time between two comments on a quiet SSE stream, so that proxies keep it open.
+SSE_COMMENT_EVERY: Final = 15.0
+#: Time for a subscription's partition readers to be ready. → error 100, temporary
+READY_WITHIN: Final = 3.0
+#: Time from the connection to a complete HTTP request head, and its bytes. → the connection is closed
+HEAD_WITHIN: Final = 10.0
+HEAD_BYTES: Final = 16 * 1024
+#: Time between SIGTERM and the end of the process: clients are told to come back, a slice at a time.
+DRAIN_WITHIN: Final = 5.0
+
+# --- the log ---
+
+#: Events and bytes of one append call: 500 hold the log server for about 5 ms. What is more waits for the next call.
+APPEND_BATCH: Final = 500
+APPEND_BYTES: Final = 1024 * 1024
+#: Events and bytes that wait for one partition in one process: a tenth of a second at full speed. → Busy
+APPEND_QUEUE: Final = 10_000
+APPEND_QUEUE_BYTES: Final = 16 * 1024 * 1024
+#: How long a connection or a reply of the log server may take. → Unavailable; what was under way is unknown
+LOG_CONNECT_WITHIN: Final = 2.0
+LOG_REPLY_WITHIN: Final = 5.0
+#: How long a replica may take to confirm a batch before callers who do not wait hear Unavailable; others wait on.
+REPLICA_WITHIN: Final = 1.0
+#: Pauses between tries to reach the log server: they double from the first to the second, with full jitter.
+LOG_BACKOFF: Final = (0.02, 1.0)
+#: How long a tail waits for news in one read: below half of `LOG_REPLY_WITHIN`, so a silent server is told from a dead.
+TAIL_BLOCK: Final = 2.0
+#: Entries of one read: 16 MiB of the largest payloads. What is more comes with the next read.
+LOG_PAGE: Final = 256
+#: Bytes of the newest entries that a tail loads when it starts. Older ones are read when someone asks for them.
+TAIL_FILL_BYTES: Final = 16 * 1024 * 1024
+#: Events and bytes that one walk along a key may return; it holds the log server for about 3 ms. → complete=False
+WALK_EVENTS: Final = 1_000
+WALK_BYTES: Final = 4 * 1024 * 1024
+#: How often the log's epochs are compared with its server: how long readers may not know of a failover.
+EPOCH_EVERY: Final = 1.0
+#: How often a partition's top is marked with the time, for retention; entries' own clocks lie.
+MARK_EVERY: Final = 10.0
+#: Who trims keeps the right to for so long; then another process may. Two at once do no harm.
+TRIM_LEASE: Final = 30.0
+#: Entries trimmed in one call, about 2 ms of the log server, and calls per partition and pass. The rest goes next time.
+TRIM_PAGE: Final = 500
+TRIM_PAGES: Final = 200
+#: Topics of one partition with a last value. One more → LimitReached
+RETAINED_TOPICS: Final = 100_000
+#: Events of one partition that are not kept (typing, progress) and may wait for its tails. The oldest go.
+LIVE_KEPT: Final = 1_000
+#: Dead letters of one partition, and of what no declared topic matches. The oldest go.
+DEAD_KEPT: Final = 100_000
+DEAD_UNDECLARED_KEPT: Final = 10_000
+
+# --- the bridge -----------------------------------------------------------------------------------------------------
+
+#: MQTT messages that no topic claims, kept per second and sender (its topic's first two levels). → counted only
+STRAYS_PER_SECOND: Final = 10
+#: Senders told apart for that in one second. → strays of further ones are counted only
+STRAY_SENDERS: Final = 1_000
+#: Unacknowledged messages the broker may send us (MQTT 5, Receive Maximum): back-pressure. → it keeps the rest; what a
+#: broker sends nevertheless (rumqttd; Mosquitto 2.0.11 empties its queue at the first PUBACK) is not read before half
+#: of them are acknowledged
+RECEIVE_MAXIMUM: Final = 1_000
+
+# --- the broker -----------------------------------------------------------------------------------------------------
+
+#: Largest MQTT packet we take, announced in CONNECT. Above every payload bound of ours, so that a payload that is too
+#: large arrives and is buried with its reason: what a client announced it cannot take, a broker drops without a word
+#: (MQTT-3.1.2-25). → the connection is closed with 0x95
+MQTT_PACKET_BYTES: Final = 256 * 1024
+#: QoS 0 messages that wait for the log: no Receive Maximum holds them back. → dropped and counted, as QoS 0 allows
+MQTT_QOS0_WAITING: Final = 1_000
+#: Publishes that wait for the broker's Receive Maximum. → Busy
+MQTT_WAITING_PUBLISHES: Final = 1_000
+#: Bytes of publishes that the socket has not taken yet. → Busy
+MQTT_WRITE_BYTES: Final = 4 * 1024 * 1024
+#: Time from opening the socket to SUBACK, and from PINGREQ to any byte. → a new connection
+MQTT_ANSWER_WITHIN: Final = 10.0
+#: Pause before connection attempt n: anything up to the first times 2^n, at most the second, so that many bridges do
+#: not knock together. A connection that lived for the second starts the count again.
+MQTT_BACKOFF: Final = (0.1, 10.0)
+
+# --- embedded servers -----------------------------------------------------------------------------------------------
+
+#: Time for a server of ours to answer after its start; a long append-only file is read first. → killed, ServerFailed
+SERVER_READY_WITHIN: Final = 10.0
+#: Time for a server of ours to close its files after SIGTERM. → SIGKILL
+SERVER_STOP_WITHIN: Final = 10.0
+#: End of a server's log that an error carries. What is before it stays in the file.
+SERVER_LOG_TAIL: Final = 2_000
+#: Largest MQTT packet of an embedded broker: a payload of 64 KiB with its topic and properties. MQTT 5 clients learn it
+#: from CONNACK; who sends more is disconnected (MQTT-3.1.2-24).
+BROKER_PACKET_BYTES: Final = 128 * 1024
+
+# --- settings -------------------------------------------------------------------------------------------------------
+
+#: Largest gateway.toml: a thousand topics, and not some other file named by mistake. → Misconfigured
+SETTINGS_BYTES: Final = 256 * 1024
+#: Most partitions of an application's log: each edge follows each of them on a connection. → Misconfigured
+PARTITIONS_MOST: Final = 64
+#: Rows of `[[mqtt.map]]`, each one subscription at the broker; wildcards cover whole fleets. → Misconfigured
+MQTT_MAPS: Final = 256
+#: Most events an application may ask to keep whatever their age: 64 GiB a partition at 64 KiB each. → Misconfigured
+KEEP_MOST: Final = 1_000_000
+#: Seconds that events are kept by default, and events of a partition that are kept whatever their age. → trimmed
+RETENTION: Final = 86_400.0
+KEEP: Final = 10_000
+#: How long the broker keeps a bridge's session and messages while it is away, in seconds. → what came later is lost
+SESSION_EXPIRY: Final = 7 * 86_400.0
+
+# --- tokens ---------------------------------------------------------------------------------------------------------
+
+#: Longest token: forty claims would fit, and parsing it costs a stranger more than us. → BadToken
+TOKEN_BYTES: Final = 4 * 1024
+#: Longest `sub`: it becomes a topic level and part of the producer of each event. → BadToken
+SUBJECT_BYTES: Final = 128
+#: Longest life of a token that we issue. → Refused
+TOKEN_LIFE: Final = 366 * 86_400
+#: How far another machine's clock may be ahead in `iat` and `nbf`. Beyond → BadToken
+CLOCK_LEEWAY: Final = 30
+#: Bytes of an HS256 secret: below 32 it is weaker than the hash (RFC 7518, 3.2), above it is some other file.
+#: → Misconfigured
+SECRET_BYTES: Final = (32, 4 * 1024)
+
+# --- gateway up and the command line ---------------------------------------------------------------------------------
+
+#: How long the broker may take to take us in, in seconds. → the check fails.
+CHECK_WITHIN: Final = 10.0
+#: Lines a second of the live tail. → the event is counted and not shown.
+SHOWN_PER_SECOND: Final = 5
+#: How often the number of those is told, in seconds.
+TOLD_EVERY: Final = 10.0
+#: Events read and not yet shown, of all partitions. → reading waits.
+READ_AHEAD: Final = 1_000
+#: Characters of a payload that a person is shown. → an ellipsis; --json shows all of it.
+SHOWN_CHARACTERS: Final = 200
+#: Pauses between two tries to come back, in seconds: they double from the first to the second.
+SUB_BACKOFF: Final = (0.1, 5.0)
+#: How long the edge may take to accept a connection, in seconds. → a new try.
+SUB_WITHIN: Final = 10.0
+#: How long a connection may be silent, pings included, in seconds. → it is taken for cut.
+SUB_SILENT: Final = 40.0
+#: How long the tokens last that `up` keeps, in seconds. → start it again.
+UP_TOKEN_LIFE: Final = 7 * 86_400
+#: How often the children are looked at, in seconds.
+LOOK_EVERY: Final = 0.2
+#: Pauses before a dead child is started again, in seconds: they double from the first to the second.
+RESTART_PAUSE: Final = (0.2, 10.0)
+#: A child that lived so long, in seconds, is started with the first pause again.
+CALM_AFTER: Final = 30.0
+#: How long the log server of a killed `up` may take to end, in seconds. → `Misconfigured`.
+ORPHAN_WITHIN: Final = 15.0
+#: How many ports are tried from the wanted one on. → `Misconfigured`.
+PORTS_TRIED: Final = 50
+#: How much of a dead child's log is looked at for its last line, in bytes.
+LAST_WORDS: Final = 2_000
+#: Seconds for a request's body of at most `PAYLOAD_BYTES` to come. → 408
+BODY_WITHIN: Final = 30.0
+#: Seconds for a watcher's socket to take one block of a stream; the send queue bounds what
+#: waits behind it. → the connection is cut, and the watcher resumes
+STREAM_WITHIN: Final = 30.0
