@@ -1,0 +1,173 @@
+"""What an application is: a name, its topics, its decoders and what its log promises, as plain data.
+
+Here the applications and ``gateway.toml`` become one: :func:`declare` makes the declared topics of both, and
+:func:`mapping`, :func:`decoders` and :func:`promises` what the bridge and the log need. Each raises
+:class:`Misconfigured` with all that is wrong, a line each, and where.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Literal, get_args
+
+import msgspec
+
+from gateway import limits
+from gateway.core.declared import Declared, Topic
+from gateway.core.ingest import Decode
+from gateway.core.mapping import Rule, TopicMap, covers
+from gateway.core.topic import overlap
+from gateway.errors import Misconfigured
+from gateway.settings import AppTable, Settings
+from gateway.tables import nearest
+
+Durability = Literal["fast", "disk", "replica"]
+
+_NAME = re.compile(r"[a-z][a-z0-9_-]{0,31}")
+_TYPE = re.compile(r"[a-z0-9][a-z0-9!#$&^_.+-]{0,126}/[a-z0-9][a-z0-9!#$&^_.+-]{0,126}")
+
+
+class App(msgspec.Struct, frozen=True):
+    """An application. Raises :class:`Misconfigured` where it contradicts itself.
+
+    ``gateway.toml`` names it as ``module:attribute`` in ``gateway.apps``; ``[apps.NAME]`` there overrides what its log
+    promises.
+    """
+
+    #: Level one of its topics.
+    name: str
+    topics: Sequence[Topic] = ()
+    #: Content type, without parameters → what makes JSON of it: for devices that send CBOR or a vendor's binary.
+    decoders: Mapping[str, Decode] = {}
+    #: When an append is acknowledged: once it is in the log server's memory, on its disk, or on a replica too.
+    durability: Durability = "disk"
+    #: Seconds that events are kept, and events of a partition that are kept whatever their age.
+    retention: float = limits.RETENTION
+    keep: int = limits.KEEP
+
+    def __post_init__(self) -> None:
+        where = f"app {self.name!r}"
+        if not _NAME.fullmatch(self.name):
+            raise Misconfigured(f"{where} has no good name", "use a-z, 0-9, - and _, at most 32, a letter first")
+        for topic in self.topics:
+            if topic.owner != self.name:
+                raise Misconfigured(
+                    f"{where} declares topic {topic.pattern!r}, which belongs to {topic.owner!r}",
+                    f"begin it with {self.name}/, or set app={self.name!r}",
+                )
+        for type in self.decoders:
+            if not _TYPE.fullmatch(type):
+                raise Misconfigured(f"{where} decodes {type!r}, which is no content type", "write it as type/subtype")
+            if type == "application/json":
+                raise Misconfigured(f"{where} decodes {type}", "JSON is taken as it comes: leave it out")
+        if self.durability not in get_args(Durability):
+            raise Misconfigured(f"{where}: durability {self.durability!r} is unknown", "use fast, disk or replica")
+        if self.retention <= 0:
+            raise Misconfigured(f"{where} keeps nothing", "set retention to seconds above 0")
+        if not 0 <= self.keep <= limits.KEEP_MOST:
+            raise Misconfigured(f"{where}: keep is {self.keep}", f"use 0 to {limits.KEEP_MOST}")
+
+
+class Promise(msgspec.Struct, frozen=True):
+    """What one application's log promises; the fields of :class:`App` that say so."""
+
+    app: str
+    durability: Durability
+    retention: float
+    keep: int
+
+
+def declare(settings: Settings, apps: Iterable[App] = ()) -> Declared:
+    """Return every topic that ``apps`` and the ``[[topics]]`` of ``settings`` declare."""
+    apps, problems = tuple(apps), list[str]()
+    found: list[tuple[Topic, str]] = [(topic, f"app {app.name!r}") for app in apps for topic in app.topics]
+    for n, row in enumerate(settings.topics):
+        key = f"topics[{n}]"
+        try:
+            found.append((Topic(**msgspec.structs.asdict(row)), settings.place.at(key)))
+        except Misconfigured as e:
+            problems.append(settings.place.say(key, f"is refused: {e}"))
+    taken: dict[str, tuple[Topic, str]] = {}
+    for topic, origin in found:
+        other, place = taken.setdefault(topic.filter, (topic, origin))
+        if other is not topic:
+            problems.append(f"{origin}: {topic.pattern!r} is the pattern {other.pattern!r} of {place}; declare it once")
+    problems += _echoes([topic for topic, _ in found])
+    names = {app.name for app in apps} | {topic.owner for topic, _ in found}
+    problems += _twice("app", [app.name for app in apps])
+    for name in settings.apps:
+        if name not in names:
+            problems.append(settings.place.say(f"apps.{name}", f"is no application; {nearest(name, sorted(names))}"))
+    _refuse(problems)
+    return Declared([topic for topic, _ in found], settings.gateway.partitions)
+
+
+def mapping(settings: Settings, declared: Declared) -> TopicMap:
+    """Return the rules of ``[[mqtt.map]]``, each leading to topics that are declared with ``mqtt = "in"``."""
+    problems: list[str] = []
+    rules: dict[str, Rule] = {}
+    for n, row in enumerate(settings.mqtt.map):
+        key = f"mqtt.map[{n}]"
+        try:
+            rule = Rule(row.source, row.target)
+        except Misconfigured as e:
+            problems.append(settings.place.say(key, f"is refused: {e}"))
+            continue
+        if rules.setdefault(rule.filter, rule) is not rule:
+            other = rules[rule.filter].source
+            problems.append(settings.place.say(key, f"maps {rule.source!r}, the filter {other!r} of a row before"))
+        met = [t for t in declared if overlap(t.filter, rule.reach)]
+        if not any(covers(t.filter, rule.reach) for t in met) or any(t.mqtt != "in" for t in met):
+            text = f'leads to {rule.target!r}; declare that topic, with mqtt = "in"'
+            problems.append(settings.place.say(key, text))
+        for topic in declared:
+            if topic.mqtt == "out" and overlap(topic.filter, rule.filter):
+                text = f"takes in what {topic.pattern!r} sends out, in a loop; map a narrower topic"
+                problems.append(settings.place.say(key, text))
+    _refuse(problems)
+    return TopicMap(rules.values())
+
+
+def decoders(apps: Iterable[App]) -> dict[str, Decode]:
+    """Return content type → decoder of all ``apps``."""
+    apps = tuple(apps)
+    _refuse(_twice("decoder of", [type for app in apps for type in app.decoders]))
+    return {type: decode for app in apps for type, decode in app.decoders.items()}
+
+
+def promises(settings: Settings, declared: Declared, apps: Iterable[App] = ()) -> tuple[Promise, ...]:
+    """Return what each application's log promises: ``[apps.NAME]`` before the application before the default."""
+    by_name = {app.name: app for app in apps}
+    made: list[Promise] = []
+    for name in sorted({*by_name, *declared.apps}):
+        app, table = by_name.get(name) or App(name), settings.apps.get(name) or AppTable()
+        made.append(
+            Promise(
+                name,
+                table.durability or app.durability,
+                app.retention if table.retention is None else table.retention,
+                app.keep if table.keep is None else table.keep,
+            )
+        )
+    return tuple(made)
+
+
+def _echoes(topics: Sequence[Topic]) -> list[str]:
+    """Say which topics come back from the broker as soon as they are sent there."""
+    return [
+        f"topics {a.pattern!r} (mqtt in) and {b.pattern!r} (mqtt out) overlap, so the broker would send back what goes "
+        "out; make one of them narrower"
+        for a in topics
+        for b in topics
+        if a.mqtt == "in" and b.mqtt == "out" and overlap(a.filter, b.filter)
+    ]
+
+
+def _twice(noun: str, names: Sequence[str]) -> list[str]:
+    return [f"{noun} {name!r} is there twice; keep one" for name in sorted({n for n in names if names.count(n) > 1})]
+
+
+def _refuse(problems: Sequence[str]) -> None:
+    if problems:
+        raise Misconfigured("\n".join(problems), "nothing was applied")
