@@ -1,0 +1,74 @@
+"""Servers as fixtures: started once where sharing is safe, once per test where the test kills them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+import redis as redis_client
+
+from gateway.adapters import embedded
+from gateway.adapters.child import Server
+from gateway.errors import ServerMissing
+from tests.servers import LOG_SERVERS, USERS, log_server_url, missing
+
+
+@pytest.fixture(scope="session", params=sorted(LOG_SERVERS))
+def _shared_log_server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with log_server_url(request.param, tmp_path_factory.mktemp(request.param)) as url:
+        yield url
+
+
+@pytest.fixture
+def log_server(_shared_log_server: str) -> str:
+    """The url of an empty stream server; the test runs once on Redis and once on Valkey."""
+    with redis_client.Redis.from_url(_shared_log_server) as client:
+        client.flushall()
+        client.script_flush()
+        client.config_resetstat()
+    return _shared_log_server
+
+
+@pytest.fixture(params=sorted(LOG_SERVERS))
+def fresh_log_server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[..., Server]]:
+    """A factory of stream servers of the test's own, to kill and restart: ``fresh_log_server(port=…, extra=…)``."""
+    with ExitStack() as running:
+
+        def start(**options: object) -> Server:
+            folder = tmp_path / f"{request.param}-{len(list(tmp_path.iterdir()))}"
+            return _started(running, lambda: LOG_SERVERS[request.param](folder, **options))
+
+        yield start
+
+
+@pytest.fixture
+def mosquitto(tmp_path: Path) -> Iterator[Callable[[], Server]]:
+    """A factory of Mosquitto brokers with the accounts of `tests.servers`."""
+    with ExitStack() as running:
+
+        def start() -> Server:
+            folder = tmp_path / f"mosquitto-{len(list(tmp_path.iterdir()))}"
+            return _started(running, lambda: embedded.mosquitto(folder, users=USERS))
+
+        yield start
+
+
+@pytest.fixture
+def iotcore_broker(tmp_path: Path) -> Iterator[Callable[[], Server]]:
+    """A factory of the embedded broker (rumqttd) with the accounts of `tests.servers`."""
+    with ExitStack() as running:
+
+        def start() -> Server:
+            folder = tmp_path / f"iotcore-{len(list(tmp_path.iterdir()))}"
+            return _started(running, lambda: embedded.iotcore(folder, users=USERS))
+
+        yield start
+
+
+def _started(running: ExitStack, start: Callable[[], Server]) -> Server:
+    try:
+        return running.enter_context(start())
+    except ServerMissing as error:
+        missing(error)
