@@ -1,0 +1,53 @@
+"""What an application's log promises, and the names of its keys: all of one partition in one slot."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from gateway.core.event import Partition
+
+
+class AppLog(msgspec.Struct, frozen=True):
+    """What one application asks of its log."""
+
+    app: str
+    #: ``fast``: acknowledged from memory. ``disk``: after fsync. ``replica``: after a replica confirmed it.
+    durability: Literal["fast", "disk", "replica"] = "disk"
+    #: Seconds that events are kept, and how many of a partition are kept whatever their age.
+    retention: float = 86_400.0
+    keep: int = 10_000
+
+    def partitions(self, count: int) -> tuple[Partition, ...]:
+        return tuple(f"{self.app}.{index}" for index in range(count))
+
+
+class Counters:
+    """What happened in this process's log since it was opened; the process exports them."""
+
+    __slots__ = ("appended", "batches", "buried", "corrupt", "duplicates", "epoch_changes", "retries", "trimmed")
+
+    def __init__(self) -> None:
+        self.appended = 0
+        self.batches = 0
+        self.buried = 0
+        self.corrupt = 0
+        self.duplicates = 0
+        self.epoch_changes = 0
+        self.retries = 0
+        self.trimmed = 0
+
+
+def log_key(partition: Partition) -> str:
+    # The braces are the cluster's hash tag: what stands in them alone chooses the slot.
+    return f"{{{partition}}}"
+
+
+def part(partition: Partition, name: str) -> str:
+    """The key of one of a partition's parts: epochs, heads, last, idem, marks, trimmer, live or dead."""
+    return f"{{{partition}}}:{name}"
+
+
+def parts(partition: Partition, *names: str) -> tuple[str, ...]:
+    return (log_key(partition), *(part(partition, name) for name in names))

@@ -1,0 +1,116 @@
+"""One connection to the log server: RESP packed by hand, replies in the order of the requests (RESP2)."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import TypeAlias, cast
+
+import hiredis
+
+from gateway import limits
+from gateway.errors import GatewayError, Misconfigured, StorageFull, Unavailable
+
+#: What the server answers. An error reply is a value here: in a pipeline its neighbours are still good.
+Reply: TypeAlias = bytes | int | hiredis.ReplyError | list["Reply"] | None
+
+
+class Lost(Unavailable):
+    """The connection ended before the reply: whether the server did it is unknown."""
+
+
+def pack(*arguments: bytes | str | int) -> bytes:
+    """One command as RESP. For what is not hot; the append path formats its own."""
+    parts = [b"*%d\r\n" % len(arguments)]
+    for argument in arguments:
+        blob = argument if isinstance(argument, bytes) else str(argument).encode()
+        parts.append(b"$%d\r\n%b\r\n" % (len(blob), blob))
+    return b"".join(parts)
+
+
+def refusal(reply: hiredis.ReplyError) -> GatewayError:
+    """The typed error for an error reply: what the server refused was not done."""
+    text = str(reply)
+    match text.split(" ", 1)[0]:
+        case "OOM":
+            return StorageFull("the log server's memory is full", "wait until it drained", retry_after=1.0)
+        case "MISCONF":
+            return StorageFull("the log server cannot write to its disk", "free space on it", retry_after=5.0)
+        case "NOAUTH" | "WRONGPASS" | "NOPERM":
+            return Misconfigured(f"the log server refuses our account: {text}", "check user and password in its url")
+        case "READONLY" | "LOADING" | "BUSY" | "MASTERDOWN" | "NOREPLICAS" | "CLUSTERDOWN" | "UNBLOCKED":
+            return Unavailable(f"the log server is not ready: {text}", retry_after=0.5)
+    if "equal or smaller than the target stream top item" in text:
+        return Unavailable("an entry that is not ours blocks the log", "run: gateway doctor", retry_after=5.0)
+    return Unavailable(f"the log server answered: {text}", retry_after=1.0)
+
+
+class Wire(asyncio.Protocol):
+    """A connected stream of requests and replies; never reconnects, never repeats a request."""
+
+    def __init__(self) -> None:
+        self._reader = hiredis.Reader()
+        self._waiting: deque[tuple[int, list[Reply], asyncio.Future[list[Reply]]]] = deque()
+        self._transport: asyncio.Transport | None = None
+        self.closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    @property
+    def open(self) -> bool:
+        return self._transport is not None and not self._transport.is_closing()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)
+
+    def data_received(self, data: bytes) -> None:
+        self._reader.feed(data)
+        try:
+            while (reply := self._reader.gets()) is not False:
+                if not self._waiting:
+                    raise hiredis.ProtocolError("a reply that nobody asked for")
+                wanted, replies, waiter = self._waiting[0]
+                replies.append(cast("Reply", reply))
+                if len(replies) == wanted:
+                    self._waiting.popleft()
+                    if not waiter.done():  # its caller may have been cancelled: the reply still had to be read
+                        waiter.set_result(replies)
+        except hiredis.ProtocolError:
+            self.abort()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._transport = None
+        while self._waiting:
+            waiter = self._waiting.popleft()[2]
+            if not waiter.done():
+                waiter.set_exception(Lost("the connection to the log server ended", retry_after=0.5))
+        if not self.closed.done():
+            self.closed.set_result(None)
+
+    def abort(self) -> None:
+        """Close without waiting for anything; requests under way raise `Lost`."""
+        if self._transport is not None:
+            self._transport.abort()
+
+    async def call(self, *commands: bytes, within: float = limits.LOG_REPLY_WITHIN) -> list[Reply]:
+        """Send ``commands`` in one write and return one reply for each, in order; error replies are returned.
+
+        Raises `Lost` when the connection ends first or ``within`` seconds pass (then it is closed: the replies of
+        later requests would be taken for ours).
+        """
+        if self._transport is None or self._transport.is_closing():
+            raise Lost("there is no connection to the log server", retry_after=0.5)
+        waiter: asyncio.Future[list[Reply]] = asyncio.get_running_loop().create_future()
+        self._waiting.append((len(commands), [], waiter))
+        self._transport.write(commands[0] if len(commands) == 1 else b"".join(commands))
+        try:
+            async with asyncio.timeout(within):
+                return await waiter
+        except TimeoutError as error:
+            self.abort()
+            raise Lost(f"the log server did not answer within {within} s", retry_after=1.0) from error
+
+
+def last_id(info: Reply) -> bytes:
+    """The last id ever given, of an answer of XINFO STREAM; zero where there is no such stream."""
+    if not isinstance(info, list):  # "no such key"
+        return b"0-0"
+    return cast("bytes", info[info.index(b"last-generated-id") + 1])

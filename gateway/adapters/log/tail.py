@@ -1,0 +1,166 @@
+"""The tail of one partition: every entry once, in order, for all watchers of this process; a hole is never silent."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import cast
+
+import msgspec
+
+from gateway import limits
+from gateway.adapters.log import entry, epochs
+from gateway.adapters.log.entry import Control, Corrupt
+from gateway.adapters.log.keys import Counters, log_key, part
+from gateway.adapters.log.link import Link, backoff, good
+from gateway.adapters.log.resp import Reply, Wire, last_id, pack
+from gateway.core.event import Event, Partition, Position, Record
+from gateway.core.resume import Epochs
+from gateway.errors import Unavailable
+
+
+class Batch(msgspec.Struct):
+    """What one read brought."""
+
+    records: list[Record]
+    #: Events that are not kept; they have no position.
+    live: list[Event]
+    #: The partition's epochs, where a new one began: subscribers must come back with their position.
+    opened: Epochs | None = None
+    #: Entries before ``records`` were never seen here and are gone, or entries that were seen are gone: whatever
+    #: was remembered of this partition no longer joins.
+    lost: bool = False
+
+
+class Tail:
+    """One reader of a partition and of its live stream. `start` it, then iterate; `close` it.
+
+    It reconnects by itself for ever, with the pauses of `limits.LOG_BACKOFF`. One connection each: a blocked read
+    would hold up any other request, and only readers of the same partition wake for an append.
+    """
+
+    def __init__(self, partition: Partition, link: Link, counters: Counters) -> None:
+        self._partition = partition
+        self._log, self._live = log_key(partition), part(partition, "live")
+        self._link = link
+        self._counters = counters
+        #: Last entry that was yielded, control entries included.
+        self.position = Position(0, 0)
+        self._live_at = b"0-0"
+        self._checked: Wire | None = None
+
+    async def start(self, fill: int) -> list[Record]:
+        """Load the newest entries, oldest first, and stand at the log's top.
+
+        At most ``fill`` entries and `limits.TAIL_FILL_BYTES`. Raises `Unavailable` when the server is away.
+        """
+        wire = await self._link.wire()
+        self.position, self._live_at = await self._tops(wire)
+        self._checked = wire
+        newest: list[Record] = []
+        before, left, size = str(self.position), fill, 0
+        while left > 0 and size < limits.TAIL_FILL_BYTES:
+            page = pack("XREVRANGE", self._log, before, "-", "COUNT", min(left, limits.LOG_PAGE))
+            entries = cast("list[list[Reply]]", good((await wire.call(page))[0]))
+            for one in entries:
+                record = self._read(one)
+                if isinstance(record, Record):
+                    newest.append(record)
+                    size += len(record.event.data) + 200
+            if len(entries) < min(left, limits.LOG_PAGE):
+                break
+            left -= len(entries)
+            before = f"({cast('bytes', entries[-1][0]).decode()}"
+        newest.reverse()
+        return newest
+
+    def __aiter__(self) -> Tail:
+        return self
+
+    async def __anext__(self) -> Batch:
+        """The next batch, however long it takes; never an empty one."""
+        pause = 0
+        while True:
+            try:
+                wire = await self._link.wire()
+                batch = await self._joined(wire) or await self._read_on(wire)
+                pause = 0
+            except Unavailable:
+                if self.closed:
+                    raise StopAsyncIteration from None
+                await asyncio.sleep(backoff(pause))
+                pause += 1
+                continue
+            if batch is not None:
+                return batch
+
+    @property
+    def closed(self) -> bool:
+        return self._link.closed
+
+    async def close(self) -> None:
+        """End the connection, and with it the iteration."""
+        await self._link.close()
+
+    async def _joined(self, wire: Wire) -> Batch | None:
+        """After a reconnect: does the server still have what we saw? A read beyond its top would wait for ever."""
+        if self._checked is wire:
+            return None
+        top, live = await self._tops(wire)
+        if entry.position(live) < entry.position(self._live_at):
+            self._live_at = live
+        if top >= self.position:
+            self._checked = wire
+            return None
+        # The log is shorter than what we saw. Whoever comes back with his position hears that from the epochs.
+        found = epochs.table(good((await wire.call(epochs.ask(self._partition)))[0]))
+        self._checked, self.position = wire, top
+        return Batch([], [], opened=found, lost=True)
+
+    async def _read_on(self, wire: Wire) -> Batch | None:
+        streams = (self._log, self._live, str(self.position), self._live_at)
+        block = int(limits.TAIL_BLOCK * 1000)
+        ask = pack("XREAD", "COUNT", limits.LOG_PAGE, "BLOCK", block, "STREAMS", *streams)
+        reply = good((await wire.call(ask))[0])
+        if reply is None:
+            self._checked = None  # a quiet log and a log that went back look alike: ask
+            return None
+        batch = Batch([], [])
+        position = self.position
+        for name, entries in cast("list[tuple[bytes, list[list[Reply]]]]", reply):
+            if name == self._live.encode():
+                self._take_live(entries, batch)
+                continue
+            for one in entries:
+                thing = self._read(one)
+                at = Position(thing.epoch, thing.offset) if isinstance(thing, Record) else thing.at
+                if at.offset != position.offset + 1:
+                    batch.lost = True
+                    # What was read before the hole joins no more with what comes after it.
+                    batch.records.clear()
+                position = at
+                if isinstance(thing, Record):
+                    batch.records.append(thing)
+                elif isinstance(thing, Control):
+                    batch.opened = Epochs({})
+        if batch.opened is not None:
+            batch.opened = epochs.table(good((await wire.call(epochs.ask(self._partition)))[0]))
+        self.position = position
+        return batch if batch.records or batch.live or batch.lost or batch.opened is not None else None
+
+    def _take_live(self, entries: list[list[Reply]], batch: Batch) -> None:
+        for one in entries:
+            self._live_at = cast("bytes", one[0])
+            thing = self._read(one)
+            if isinstance(thing, Record):
+                batch.live.append(thing.event)
+
+    def _read(self, one: Reply) -> Record | Control | Corrupt:
+        thing = entry.read(self._partition, one)
+        if isinstance(thing, Corrupt):
+            self._counters.corrupt += 1
+        return thing
+
+    async def _tops(self, wire: Wire) -> tuple[Position, bytes]:
+        """The last id ever given in the log and in the live stream; zero where there is none."""
+        log, live = await wire.call(pack("XINFO", "STREAM", self._log), pack("XINFO", "STREAM", self._live))
+        return entry.position(last_id(log)), last_id(live)
