@@ -1,0 +1,360 @@
+"""The HTTP door: publishing, SSE, health and metrics on Starlette, served by uvicorn beside the WebSocket."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
+from http import HTTPStatus
+from typing import Protocol, cast
+from urllib.parse import unquote_to_bytes
+
+import msgspec
+import uvicorn
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response, StreamingResponse
+from starlette.routing import Route
+from starlette.types import Message, Receive, Scope, Send
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from gateway import limits
+from gateway.adapters.http_problem import (
+    NO_STORE,
+    HeadTooLarge,
+    Malformed,
+    SlowBody,
+    as_json,
+    failed,
+    no_route,
+    problem,
+)
+from gateway.core.event import Appended, Publication
+from gateway.errors import BadToken, BadTopic, Denied, GatewayError, TooLarge
+
+
+class Stored(msgspec.Struct, frozen=True):
+    """The answer to a publish: where the event stands, and what was promised for it."""
+
+    id: str
+    topic: str
+    #: Empty for a topic that is not kept.
+    epoch: str
+    offset: int
+    duplicate: bool
+    durability: str
+
+
+class Probed(Protocol):
+    """What every process tells about itself."""
+
+    def unready(self) -> list[str]:
+        """Return why this process should get no traffic; nothing when it should."""
+
+    def metrics(self) -> tuple[bytes, str]:
+        """Return the metrics and their content type."""
+
+
+class Api(Probed, Protocol):
+    """What the edge does for an HTTP client. Every method raises ``errors`` only."""
+
+    def refused(self, error: GatewayError) -> None:
+        """Count a request that is answered with ``error``."""
+
+    def allows(self, origin: str | None, host: str | None) -> bool:
+        """Say whether a page of ``origin`` may ask."""
+
+    async def publish(self, token: str, asked: Publication) -> tuple[Appended, str]:
+        """Publish; return where it stands and the durability of its application's log."""
+
+    async def watch(self, token: str, filter: str, cursor: str) -> AsyncIterator[bytes]:
+        """Return the stream of what passes ``filter``, from ``cursor`` on where it is not empty."""
+
+
+def bearer(request: Request) -> str:
+    """Return the token of ``Authorization: Bearer``, empty where there is none; raises :class:`BadToken`."""
+    header = request.headers.get("authorization", "")
+    scheme, _, token = header.partition(" ")
+    if header and (scheme.lower() != "bearer" or not token.strip()):
+        raise BadToken("the Authorization header is not Bearer", "send Authorization: Bearer TOKEN")
+    return token.strip()
+
+
+async def body_of(request: Request, most: int) -> bytes:
+    """Return the request's body.
+
+    Raises :class:`TooLarge` as soon as it has, or is announced to have, more than ``most`` bytes, and
+    :class:`SlowBody` after ``limits.BODY_WITHIN``.
+    """
+    chunks = bytearray()
+    too_large = TooLarge(f"the body has more than {most} bytes", "send less")
+    if int(request.headers.get("content-length", "0")) > most:
+        raise too_large
+    try:
+        async with asyncio.timeout(limits.BODY_WITHIN):
+            async for chunk in request.stream():
+                chunks += chunk
+                if len(chunks) > most:
+                    raise too_large
+    except TimeoutError:
+        raise SlowBody(f"the body did not come within {limits.BODY_WITHIN:g} s", "send it faster") from None
+    return bytes(chunks)
+
+
+def routes(api: Api) -> list[Route]:
+    """Return the gateway's own routes. Filters are percent-encoded; of two readings of a path the suffix wins."""
+
+    def check_origin(request: Request) -> None:
+        if not api.allows(request.headers.get("origin"), request.headers.get("host")):
+            raise Denied("this origin is not allowed", "add it to edge.allowed_origins in gateway.toml")
+
+    async def publish(request: Request) -> Response:
+        asked = Publication(
+            request.path_params["topic"],
+            await body_of(request, limits.PAYLOAD_BYTES),
+            "http",
+            type=request.headers.get("content-type", ""),
+            id=request.headers.get("event-id", ""),
+            idempotency=request.headers.get("idempotency-key", ""),
+            traceparent=request.headers.get("traceparent", "")[: limits.ID_BYTES],
+        )
+        check_origin(request)
+        stored, durability = await api.publish(bearer(request), asked)
+        at = stored.position
+        epoch = str(at.epoch) if at.epoch else ""
+        answer = Stored(stored.id, asked.topic, epoch, at.offset, stored.duplicate, durability)
+        return as_json(answer, 200 if stored.duplicate else 201)
+
+    async def watch(request: Request) -> Response:
+        check_origin(request)
+        cursor = request.headers.get("last-event-id", "")
+        stream = await api.watch(bearer(request), request.path_params["filter"], cursor)
+        headers = {**NO_STORE, "x-accel-buffering": "no"}
+        if request.method == "HEAD":
+            return Response(headers=headers, media_type="text/event-stream")
+        return _Events(stream, headers=headers, media_type="text/event-stream")
+
+    return [
+        Route("/topics/{filter:path}/events", _typed(watch, api), methods=["GET"]),
+        Route("/topics/{topic:path}", _typed(publish, api), methods=["POST"]),
+        *probes(api),
+    ]
+
+
+def probes(process: Probed) -> list[Route]:
+    """Return the routes by which an orchestrator and Prometheus look at a process."""
+
+    async def livez(request: Request) -> Response:
+        return Response("ok\n", headers=NO_STORE, media_type="text/plain")
+
+    async def readyz(request: Request) -> Response:
+        reasons = process.unready()
+        text = "\n".join(reasons or ["ok"]) + "\n"
+        return Response(text, 503 if reasons else 200, NO_STORE, "text/plain")
+
+    async def metrics(request: Request) -> Response:
+        text, type = process.metrics()
+        return Response(text, headers={**NO_STORE, "content-type": type})
+
+    return [Route("/livez", livez), Route("/readyz", readyz), Route("/metrics", metrics)]
+
+
+class _Events(StreamingResponse):
+    """A stream without an end of its own. A watcher who stops reading is cut, or he would hold it for ever."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        connection: _GuardedHttp = scope["state"]["connection"]
+        connection.endless = True
+
+        async def within(message: Message) -> None:
+            try:
+                async with asyncio.timeout(limits.STREAM_WITHIN):
+                    await send(message)
+            except TimeoutError:
+                connection.transport.abort()
+            if connection.transport.is_closing():
+                raise ClientDisconnect  # or a long past would be read to its end for nobody
+
+        try:
+            await super().__call__(scope, receive, within)
+        except ClientDisconnect:
+            pass
+        finally:
+            # A stream that is cut while its block is being sent does not hear of it otherwise.
+            if isinstance(self.body_iterator, AsyncGenerator):
+                await self.body_iterator.aclose()
+
+
+Endpoint = Callable[[Request], Awaitable[Response]]
+
+
+def _check_path(request: Request) -> None:
+    # Two paths must not be one topic: uvicorn puts U+FFFD for what is not UTF-8, and Starlette's routes, which end in
+    # ``$``, drop a line break at the end.
+    try:
+        path = unquote_to_bytes(request.scope["raw_path"]).decode()
+    except UnicodeDecodeError:
+        raise BadTopic("the path is not UTF-8", "percent-encode the UTF-8 bytes of the topic") from None
+    if not path.isprintable():
+        raise BadTopic("the path has a control character", "use printable characters")
+
+
+def _typed(endpoint: Endpoint, api: Api) -> Endpoint:
+    """Let ``endpoint`` raise ``errors`` and answer with problem+json."""
+
+    async def answer(request: Request) -> Response:
+        try:
+            _check_path(request)
+            return await endpoint(request)
+        except GatewayError as e:
+            api.refused(e)
+            return problem(e)
+        except ClientDisconnect:
+            return Response(status_code=499)  # nobody reads it
+
+    return answer
+
+
+def application(api: Api) -> Starlette:
+    """Return the ASGI application of the edge."""
+    return _application(routes(api))
+
+
+def health(process: Probed) -> Starlette:
+    """Return the ASGI application of a process without clients."""
+    return _application(probes(process))
+
+
+def _application(routes: list[Route]) -> Starlette:
+    app = Starlette(routes=routes, exception_handlers={HTTPException: no_route, Exception: failed})
+    # A redirect would send the client wherever its own Host header says.
+    app.router.redirect_slashes = False
+    return app
+
+
+class _GuardedHttp(HttpToolsProtocol):
+    """uvicorn's HTTP with what it lacks: bounds on a request head, in time and bytes, and an end to endless streams."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
+        super().connection_made(transport)
+        #: Its response ends with the server.
+        self.endless = False
+        self._refusal: GatewayError | None = None
+        self._in_head, self._head_bytes = False, 0
+        self._guard: asyncio.TimerHandle | None = None
+        self._await_head()
+
+    def _await_head(self) -> None:
+        self._guard = self.loop.call_later(limits.HEAD_WITHIN, self.transport.abort)
+
+    def data_received(self, data: bytes) -> None:
+        if self._guard is None and self.cycle.response_complete:
+            self._await_head()  # a connection's next request may be as slow as its first
+        super().data_received(data)
+        if self._in_head and not self.transport.is_closing():
+            self._head_bytes += len(data)
+            if self._head_bytes > limits.HEAD_BYTES:
+                self._refusal = _head_too_large()
+                self.send_400_response("")
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        if self._guard is None:
+            self._await_head()
+        self._in_head, self._head_bytes = True, 0
+
+    def on_headers_complete(self) -> None:
+        self._in_head = False
+        self._unguard()
+        if len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers) > limits.HEAD_BYTES:
+            self._refusal = _head_too_large()
+            raise self._refusal  # out of a parser's callback: it ends in `send_400_response`
+        self.scope["state"]["connection"] = self
+        super().on_headers_complete()
+
+    def send_400_response(self, msg: str) -> None:
+        answer = problem(self._refusal or Malformed(msg, "send HTTP/1.1"))
+        lines = [b"HTTP/1.1 %d %s" % (answer.status_code, HTTPStatus(answer.status_code).phrase.encode())]
+        lines += [b"%s: %s" % pair for pair in (*answer.raw_headers, (b"connection", b"close"))]
+        self.transport.write(b"\r\n".join([*lines, b"", bytes(answer.body)]))
+        self.transport.close()
+
+    def shutdown(self) -> None:
+        super().shutdown()
+        if self.endless and not self.cycle.response_complete:
+            # Every send of a stream is whole chunks, so the last one fits in here (RFC 9112, 7.1).
+            self.transport.write(b"0\r\n\r\n")
+            self.transport.close()
+            self.loop.call_later(limits.CLOSE_WITHIN, self.transport.abort)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._unguard()
+        super().connection_lost(exc)
+
+    def _unguard(self) -> None:
+        if self._guard is not None:
+            self._guard.cancel()
+            self._guard = None
+
+
+def _head_too_large() -> GatewayError:
+    return HeadTooLarge(f"the request head has more than {limits.HEAD_BYTES} bytes", "send fewer or shorter headers")
+
+
+class Server(uvicorn.Server):
+    """uvicorn without its signal handlers: the process that owns it decides when it ends."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+def server(
+    app: Starlette,
+    websocket: Callable[..., asyncio.Protocol] | None = None,
+    *,
+    drain: float,
+    tls: tuple[str, str] | None = None,
+    proxies: Sequence[str] = (),
+) -> Server:
+    """Return a server for ``app`` and the WebSocket protocol class ``websocket``; run it with ``serve(sockets)``.
+
+    ``tls`` are the paths of certificate and key (PEM); X-Forwarded-For is believed from ``proxies`` alone.
+    """
+    config = uvicorn.Config(
+        app,
+        http=_GuardedHttp,
+        ws=cast("type[asyncio.Protocol]", websocket) if websocket else "none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        date_header=False,
+        timeout_graceful_shutdown=max(1, round(drain)),
+        ssl_certfile=tls[0] if tls else None,
+        ssl_keyfile=tls[1] if tls else None,
+        proxy_headers=bool(proxies),
+        forwarded_allow_ips=list(proxies),
+    )
+    return Server(config)
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Return a listening socket. Its send buffer, which every accepted one inherits, is bounded.
+
+    Raises :class:`OSError` where the address is taken.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, limits.SOCKET_SEND_BYTES)
+    try:
+        sock.bind((host, port))
+        sock.listen(4096)
+    except OSError:
+        sock.close()
+        raise
+    sock.setblocking(False)
+    return sock
