@@ -1,0 +1,91 @@
+"""``gateway bridge``: the process that carries MQTT into the log."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from gateway.adapters.mqtt import Options
+from gateway.bridge import Bridge
+from gateway.cli.configuration import Config, Configuration, gather
+from gateway.cli.process import LogFormat, LogLevel, Waiting, address, open_log, probed, serve
+from gateway.errors import Misconfigured
+from gateway.settings import Settings
+
+Health = Annotated[
+    str, typer.Option("--health", envvar="GATEWAY_HEALTH", help="HOST:PORT of /livez, /readyz and /metrics.")
+]
+
+
+class Probe:
+    """What the bridge tells about itself; before its log server answers, that it waits."""
+
+    def __init__(self, waiting: Waiting) -> None:
+        self._waiting = waiting
+        self.bridge: Bridge | None = None
+
+    def unready(self) -> list[str]:
+        return self._waiting.unready() if self.bridge is None else self.bridge.unready()
+
+    def metrics(self) -> tuple[bytes, str]:
+        return self._waiting.metrics() if self.bridge is None else self.bridge.metrics.render()
+
+
+def run(
+    config: Config = None,
+    health: Health = "127.0.0.1:8081",
+    log_format: LogFormat = "text",
+    log_level: LogLevel = "info",
+) -> None:
+    """Run the bridge: one for each broker. What it acknowledges to the broker is in the log."""
+    found = gather(config)
+    host, port = address(health)
+    asked = options(found.settings)
+    serve(lambda stop: _bridge(found, asked, (host, port), stop), log_format, log_level)
+
+
+def options(settings: Settings) -> Options:
+    """Return how the bridge comes to its broker; raises :class:`Misconfigured` where none is named."""
+    mqtt = settings.mqtt
+    if not mqtt.url:
+        raise Misconfigured("no broker is named", "set mqtt.url, or run everything with `gateway up`")
+    return Options(
+        url=mqtt.url,
+        client_id=mqtt.client_id or f"{settings.gateway.name}-bridge",
+        username=mqtt.username or None,
+        password=_password(mqtt.password_file) if mqtt.password_file else None,
+        receive_maximum=mqtt.receive_maximum,
+        session_expiry=int(mqtt.session_expiry),
+    )
+
+
+async def _bridge(found: Configuration, asked: Options, at: tuple[str, int], stop: asyncio.Event) -> None:
+    waiting = Waiting()
+    probe = Probe(waiting)
+    async with probed(probe, *at):
+        log = await open_log(found, stop, waiting)
+        if log is None:
+            return
+        try:
+            bridge = Bridge(
+                log,
+                found.declared,
+                asked,
+                topic_map=found.topic_map,
+                decoders=found.decoders,
+                gateway=found.settings.gateway.name,
+            )
+            probe.bridge = bridge
+            await bridge.run(stop)
+        finally:
+            await log.close()
+
+
+def _password(file: str) -> str:
+    try:
+        return Path(file).read_text(encoding="utf-8").rstrip("\r\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise Misconfigured(f"mqtt.password_file {file} cannot be read: {error}", "name a file with it") from None

@@ -1,0 +1,116 @@
+"""``gateway check``: whether what is configured can be honoured."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+import typer
+
+from gateway import limits
+from gateway.adapters.log.link import Link, address
+from gateway.adapters.log.promises import check_replicas, check_server
+from gateway.adapters.log.resp import Wire
+from gateway.adapters.mqtt import MqttClient
+from gateway.adapters.tokens import load_secret
+from gateway.cli.bridge import options
+from gateway.cli.configuration import Config, Configuration, Json, gather
+from gateway.errors import GatewayError, Unavailable
+from gateway.settings import Settings, redacted
+from gateway.up import running
+
+
+class Finding(msgspec.Struct, frozen=True):
+    """One thing that was looked at; ``error`` is empty where it is well."""
+
+    checked: str
+    found: str
+    error: str = ""
+
+
+def run(
+    connect: Annotated[bool, typer.Option("--connect", help="Also reach the log server and the broker.")] = False,
+    config: Config = None,
+    json: Json = False,
+) -> None:
+    """Check gateway.toml and the environment. Changes nothing. Exit code 1 where something is wrong."""
+    found = gather(config)
+    findings = [_declarations(found), _secret(found)]
+    if connect:
+        findings += asyncio.run(_reached(found))
+    for finding in findings:
+        state = f"error: {finding.error}" if finding.error else "ok"
+        print(msgspec.json.encode(finding).decode() if json else f"{finding.checked}: {finding.found}: {state}")
+    if any(finding.error for finding in findings):
+        raise typer.Exit(1)
+
+
+def _declarations(found: Configuration) -> Finding:
+    topics, maps = len(found.declared.topics), len(found.topic_map.rules)
+    apps = ", ".join(log.app for log in found.logs) or "none"
+    return Finding(str(found.path or "no file"), f"{topics} topics of {apps}; {maps} mapped from MQTT")
+
+
+def _secret(found: Configuration) -> Finding:
+    path = found.settings.secret_file
+    if not found.settings.tokens.hs256_secret_file and not path.exists():
+        return Finding("secret", f"{path} is made when first used")
+    try:
+        load_secret(path)
+    except GatewayError as error:
+        return Finding("secret", str(path), str(error))
+    return Finding("secret", str(path))
+
+
+async def _reached(found: Configuration) -> list[Finding]:
+    try:
+        log = await _log(found)
+    except GatewayError as error:
+        log = Finding("log", "none", str(error))
+    settings = found.settings
+    if not settings.mqtt.url and (up := running(settings)) is not None:
+        # The broker that `gateway up` started, by the account that it gave the bridge.
+        password = str(Path(settings.gateway.data) / "mqtt" / "gateway.password")
+        ours = msgspec.structs.replace(settings.mqtt, url=up.mqtt, username="gateway", password_file=password)
+        settings = msgspec.structs.replace(settings, mqtt=ours)
+    if not settings.mqtt.url:
+        return [log, Finding("broker", "none is named; `gateway up` starts one")]
+    return [log, await _broker(settings)]
+
+
+async def _log(found: Configuration) -> Finding:
+    url = found.log_url
+
+    async def greet(wire: Wire) -> None:
+        await check_server(wire, found.logs)
+        await check_replicas(wire, found.logs)
+
+    link = Link(address(url), greet)
+    try:
+        await link.wire()
+    except GatewayError as error:
+        return Finding("log", redacted(url), str(error))
+    finally:
+        await link.close()
+    return Finding("log", redacted(url))
+
+
+async def _broker(settings: Settings) -> Finding:
+    why: list[GatewayError] = []
+    try:
+        # An id of its own: with the bridge's, the broker would throw the running bridge out (MQTT-3.1.4-3).
+        mine = f"gateway-check-{os.getpid()}-{secrets.token_hex(4)}"
+        asked = msgspec.structs.replace(options(settings), client_id=mine, session_expiry=0)
+        async with asyncio.timeout(limits.CHECK_WITHIN):
+            async with MqttClient(asked, [mine], lambda _: None, on_disconnected=why.append):
+                pass
+    except GatewayError as error:
+        return Finding("broker", redacted(settings.mqtt.url), str(error))
+    except TimeoutError:
+        last = why[-1] if why else Unavailable("the broker did not answer", "is it running?")
+        return Finding("broker", redacted(settings.mqtt.url), str(last))
+    return Finding("broker", redacted(settings.mqtt.url))

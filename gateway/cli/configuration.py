@@ -1,0 +1,98 @@
+"""What a command works with: settings, applications and declarations, from gateway.toml and the environment."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+import typer
+
+from gateway import App
+from gateway.adapters.decoders import BUILT_IN
+from gateway.adapters.log import AppLog
+from gateway.app import declare, decoders, mapping, promises
+from gateway.core.declared import Declared
+from gateway.core.ingest import Decode
+from gateway.core.mapping import TopicMap
+from gateway.errors import Misconfigured
+from gateway.settings import Settings, load
+from gateway.up import running
+
+#: Variables of commands, beside those of the settings.
+VARIABLES = (
+    "GATEWAY_CONFIG",
+    "GATEWAY_TOKEN",
+    "GATEWAY_URL",
+    "GATEWAY_HEALTH",
+    "GATEWAY_LOG_FORMAT",
+    "GATEWAY_LOG_LEVEL",
+)
+
+Config = Annotated[
+    Path | None, typer.Option("--config", "-c", envvar="GATEWAY_CONFIG", help="Settings; ./gateway.toml if there.")
+]
+Json = Annotated[bool, typer.Option("--json", help="One JSON object a line (NDJSON), for programs.")]
+
+
+class Configuration(msgspec.Struct, frozen=True):
+    """Everything that was declared, checked as a whole."""
+
+    settings: Settings
+    declared: Declared
+    topic_map: TopicMap
+    decoders: dict[str, Decode]
+    logs: tuple[AppLog, ...]
+    #: The file it came from; None without one.
+    path: Path | None
+
+    @property
+    def keys(self) -> dict[str, str]:
+        """Topic filter -> key template, for the log to compare."""
+        return {topic.filter: topic.key for topic in self.declared if topic.key}
+
+    @property
+    def log_url(self) -> str:
+        """The log server: of the settings, else of a running ``gateway up``; raises :class:`Misconfigured`."""
+        if self.settings.log.url:
+            return self.settings.log.url
+        found = running(self.settings)
+        if found is None:
+            raise Misconfigured("no log server is named and none runs here", "set log.url, or run `gateway up`")
+        return found.log
+
+
+def gather(config: Path | None) -> Configuration:
+    """Read everything; raises :class:`Misconfigured` with all that is wrong."""
+    path = config
+    if path is None and Path("gateway.toml").is_file():
+        path = Path("gateway.toml")
+    env = {name: value for name, value in os.environ.items() if name not in VARIABLES}
+    settings = load(str(path) if path is not None else None, env)
+    apps = [_app(name, path.parent if path is not None else Path()) for name in settings.gateway.apps]
+    declared = declare(settings, apps)
+    return Configuration(
+        settings=settings,
+        declared=declared,
+        topic_map=mapping(settings, declared),
+        decoders={**BUILT_IN, **decoders(apps)},
+        logs=tuple(AppLog(p.app, p.durability, p.retention, p.keep) for p in promises(settings, declared, apps)),
+        path=path,
+    )
+
+
+def _app(name: str, folder: Path) -> App:
+    module, _, attribute = name.partition(":")
+    # Applications run from the checkout, beside their gateway.toml.
+    if str(folder.resolve()) not in sys.path:
+        sys.path.insert(0, str(folder.resolve()))
+    try:
+        found = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise Misconfigured(f"gateway.apps: {name} cannot be imported: {error}", "write module:attribute") from error
+    if not isinstance(found, App):
+        raise Misconfigured(f"gateway.apps: {name} is no App", "name an attribute that is a gateway.App")
+    return found

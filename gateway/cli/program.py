@@ -1,0 +1,57 @@
+"""The program ``gateway``: its commands, and how it ends: 0 done, 1 refused or failed, 2 not understood."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+
+import typer
+
+from gateway.cli.bridge import run as bridge
+from gateway.cli.check import run as check
+from gateway.cli.edge import run as edge
+from gateway.cli.explain import run as explain
+from gateway.cli.pub import run as pub
+from gateway.cli.sub import run as sub
+from gateway.cli.tail import run as tail
+from gateway.cli.token import run as token
+from gateway.cli.topics import run as topics
+from gateway.cli.up import run as up
+from gateway.errors import GatewayError
+
+application = typer.Typer(
+    name="gateway",
+    help=(
+        "Events between devices, browsers and services.\n\n"
+        "Settings come from gateway.toml (--config) and from GATEWAY_… variables, which win. "
+        "Exit codes: 0 done, 1 refused or failed, 2 not understood."
+    ),
+    no_args_is_help=True,
+    add_completion=False,
+    # A traceback of ours is a bug and must be whole; a user's mistake never has one.
+    pretty_exceptions_enable=False,
+)
+#: In the order in which the help lists them.
+COMMANDS: dict[str, Callable[..., None]] = {
+    "up": up,
+    "edge": edge,
+    "bridge": bridge,
+    "pub": pub,
+    "sub": sub,
+    "tail": tail,
+    "topics": topics,
+    "token": token,
+    "explain": explain,
+    "check": check,
+}
+for name, command in COMMANDS.items():
+    application.command(name)(command)
+
+
+def main() -> None:
+    """Run the command of ``sys.argv``; print a :class:`GatewayError` as one message on standard error."""
+    try:
+        application()
+    except GatewayError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)

@@ -1,0 +1,72 @@
+"""Which edge a command talks to, and as whom."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+from urllib.parse import urlsplit
+
+import msgspec
+import typer
+
+from gateway.cli.configuration import gather
+from gateway.errors import GatewayError, Misconfigured, Unavailable
+from gateway.settings import Settings, loopback
+from gateway.up import running
+
+Url = Annotated[str, typer.Option("--url", envvar="GATEWAY_URL", help="The edge; by default the one of this machine.")]
+Token = Annotated[
+    str,
+    typer.Option("--token", envvar="GATEWAY_TOKEN", help="By default the user token that `gateway up` keeps."),
+]
+
+
+class Target(msgspec.Struct, frozen=True):
+    """An edge and a token, which may be empty."""
+
+    url: str
+    token: str
+
+    @property
+    def websocket(self) -> str:
+        return "ws" + self.url.removeprefix("http") + "/connection/websocket"
+
+    def away(self, why: object) -> Unavailable:
+        """Return the error of an edge that does not answer."""
+        return Unavailable(f"no edge answers at {self.url} ({why})", "start one with `gateway up`, or name it by --url")
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """A refusal as problem+json tells it."""
+
+    detail: str = ""
+
+
+class RefusedByEdge(GatewayError):
+    """The edge said no; its words are passed on as they are."""
+
+    code = "refused"
+    whose = "caller"
+
+
+def find(url: str, token: str, config: Path | None) -> Target:
+    """Return the edge that is named, else the running one, else the one of the settings.
+
+    The token that ``gateway up`` keeps goes to this machine alone.
+    """
+    settings = gather(config).settings
+    if not url:
+        found = running(settings)
+        url = found.edge if found is not None else _of(settings)
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise Misconfigured(f"{url!r} is no edge", "write http://HOST:PORT")
+    kept = Path(settings.gateway.data) / "user.token"
+    if not token and loopback(parts.hostname) and kept.is_file():
+        token = kept.read_text(encoding="utf-8").strip()
+    return Target(url.rstrip("/"), token)
+
+
+def _of(settings: Settings) -> str:
+    host = f"[{settings.edge.host}]" if ":" in settings.edge.host else settings.edge.host
+    return f"{'https' if settings.edge.tls_cert else 'http'}://{host}:{settings.edge.port}"

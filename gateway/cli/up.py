@@ -1,0 +1,181 @@
+"""``gateway up``: everything on this machine, with what to try next and a live view of what happens."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import sys
+import time
+from contextlib import aclosing
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated
+from urllib.parse import quote
+
+import msgspec
+import typer
+from rich.console import Console
+
+from gateway import limits
+from gateway.adapters.tokens import issue, secret
+from gateway.cli.configuration import Config, Configuration, gather
+from gateway.cli.pace import Pace
+from gateway.cli.process import Waiting, open_log, serve
+from gateway.cli.tail import events
+from gateway.core.access import Principal
+from gateway.errors import Misconfigured
+from gateway.up import Running, Up, write_secret
+
+#: What a person publishes by hand is always shown; a first event must not seem to vanish.
+_BY_HAND = ("try/", "rooms/")
+
+_console = Console(highlight=False, markup=False, soft_wrap=True)
+
+
+class Help(msgspec.Struct, frozen=True):
+    """What to type next: the program as it is called here, with its ``--config`` where one is needed."""
+
+    program: str
+    option: str
+    running: Running
+    user_token: Path
+
+    def commands(self, found: Configuration, demo: bool) -> list[str]:
+        """Return three commands that work as they stand."""
+        say, option, edge = self.program, self.option, self.running.edge
+        if not demo:
+            first = next((topic.filter for topic in found.declared), "#")
+            return [
+                f"{say} topics{option}",
+                f"{say} sub{option} {_quoted(first)}",
+                f"{say} tail{option} --from earliest --no-follow",
+            ]
+        publish = f"{say} pub{option} try/hello 'hello, world'"
+        if self.running.broker == "mosquitto" and shutil.which("mosquitto_pub"):
+            port = self.running.mqtt.rpartition(":")[2]
+            publish = f"mosquitto_pub -p {port} -q 1 -t try/hello -m 'hello, world'"
+        stream = f"{edge}/topics/{quote('devices/+/telemetry', safe='')}/events"
+        bearer = "" if found.settings.edge.anonymous else f' -H "Authorization: Bearer $(cat {self.user_token})"'
+        return [f"{say} sub{option} 'devices/+/telemetry'", publish, f"curl -N{bearer} '{stream}'"]
+
+
+def run(
+    demo: Annotated[bool, typer.Option("--demo", help="With the demo's topics and its fleet of devices.")] = False,
+    config: Config = None,
+) -> None:
+    """Run everything on this machine: log server, broker, edge and bridge. Ctrl-C stops all of it.
+
+    A server that log.url or mqtt.url names is used instead of one of our own. Data and secrets are kept in .gateway.
+    """
+    fleet = _fleet() if demo else None
+    if fleet is not None and config is None:
+        config = _relative(fleet.parent.parent / "gateway.toml")
+    found = gather(config)
+    serve(lambda stop: _up(found, fleet, stop), "text", "warning")
+
+
+async def _up(found: Configuration, fleet: Path | None, stop: asyncio.Event) -> None:
+    up = Up(found.settings, found.declared, found.topic_map, found.path, _say)
+    try:
+        starting = asyncio.create_task(up.start(fleet), name="start")
+        stopping = asyncio.create_task(stop.wait(), name="stop")
+        await asyncio.wait([starting, stopping], return_when=asyncio.FIRST_COMPLETED)
+        if stop.is_set():
+            await asyncio.wait([starting])
+            return
+        _welcome(found, starting.result(), _tokens(found, up.data), fleet is not None)
+        async with asyncio.TaskGroup() as group:
+            keeping = group.create_task(up.keep(), name="keep")
+            showing = group.create_task(_show(found, stop), name="live tail")
+            await stopping
+            keeping.cancel()
+            showing.cancel()
+    finally:
+        await up.stop()
+        _say("everything is stopped")
+
+
+async def _show(found: Configuration, stop: asyncio.Event) -> None:
+    places = sorted({place for log in found.logs for place in log.partitions(found.settings.gateway.partitions)})
+    log = await open_log(found, stop, Waiting())
+    if log is None:
+        return
+    pace = Pace(time.monotonic())
+    try:
+        async with aclosing(events(log, places, None, follow=True)) as coming:
+            async for event in coming:
+                now = time.monotonic()
+                if event.topic.startswith(_BY_HAND) or pace.admit(now):
+                    _say(event.line())
+                if count := pace.left_out(now):
+                    _say(f"          ... and {count} more events that are not shown; gateway tail shows all")
+    finally:
+        await log.close()
+
+
+def _welcome(found: Configuration, running: Running, user_token: Path, demo: bool) -> None:
+    program, option = _program(), ""
+    if found.path is not None and found.path != Path("gateway.toml"):
+        option = f" --config {_quoted(str(found.path))}"
+    commands = Help(program, option, running, user_token).commands(found, demo)
+    _say(f"Topic Gateway {version('topic-gateway')} runs. Ctrl-C stops all of it.")
+    _say("")
+    _say(f"  HTTP, SSE  {running.edge}")
+    _say(f"  WebSocket  ws{running.edge.removeprefix('http')}/connection/websocket")
+    _say(f"  MQTT       {running.mqtt}  ({running.broker})")
+    if running.broker != "yours":
+        _say(f"             devices' accounts are in {user_token.with_name('mqtt') / 'devices.json'}")
+    _say(f"  user       {user_token.read_text().strip()}")
+    _say(f"             kept in {user_token}; an operator's is in {user_token.with_name('operator.token')}")
+    _say("")
+    _say("Try next, in another terminal:")
+    for command in commands:
+        _say(f"  {command}")
+    _say("")
+
+
+def _tokens(found: Configuration, data: Path) -> Path:
+    settings, now = found.settings, time.time()
+    for role in ("operator", "user"):
+        tokens = settings.tokens
+        made = issue(
+            secret(settings),
+            Principal(role, "me"),
+            limits.UP_TOKEN_LIFE,
+            now,
+            audience=tokens.audience,
+            issuer=tokens.issuer,
+        )
+        write_secret(data / f"{role}.token", made + "\n")
+    return _relative(data / "user.token")
+
+
+def _fleet() -> Path:
+    path = Path(__file__).parents[2] / "examples" / "fleet.py"
+    if not path.is_file():
+        raise Misconfigured(f"the demo's fleet is not at {path}", "run the demo from a checkout of the repository")
+    return path
+
+
+def _program() -> str:
+    called = Path(sys.argv[0]).absolute()
+    if called.name == "__main__.py":
+        return f"{_quoted(str(_relative(Path(sys.executable))))} -m gateway.cli"
+    found = shutil.which("gateway")
+    return "gateway" if found and Path(found).absolute() == called else _quoted(str(_relative(called)))
+
+
+def _relative(path: Path) -> Path:
+    """Return ``path`` from here where that is below here."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+
+
+def _quoted(text: str) -> str:
+    return text if text and not set(text) - _PLAIN else "'" + text.replace("'", "'\\''") + "'"
+
+
+_PLAIN = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_./:@%")
+
+
+def _say(text: str) -> None:
+    _console.print(text)

@@ -1,0 +1,297 @@
+"""Everything on one machine: log server, broker, edge, bridge and fleet as children, started again when one dies."""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import json
+import os
+import secrets
+import socket
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import msgspec
+
+from gateway import limits
+from gateway.adapters import embedded
+from gateway.adapters.child import Door, Plan, Server
+from gateway.core.declared import Declared
+from gateway.core.mapping import TopicMap
+from gateway.errors import Misconfigured, ServerFailed, ServerMissing
+from gateway.settings import Settings
+
+#: The demo's devices; what each measures follows from its name, see examples/fleet.py.
+FLEET = tuple(
+    f"{kind}-{n:02d}"
+    for kind, count in (("seattle", 8), ("bay", 8), ("river", 4), ("room", 4), ("meter", 2))
+    for n in range(1, count + 1)
+)
+
+Say = Callable[[str], None]
+
+
+class Running(msgspec.Struct, frozen=True):
+    """Where a running ``gateway up`` answers; kept in its data folder for the commands beside it."""
+
+    pid: int
+    #: The edge, over HTTP and WebSocket.
+    edge: str
+    log: str
+    mqtt: str
+    #: Which broker: ``mosquitto``, ``iotcore``, or ``yours``.
+    broker: str
+
+
+def running(settings: Settings) -> Running | None:
+    """Return what runs on the data folder of ``settings``; None where nothing does."""
+    try:
+        found = msgspec.json.decode((Path(settings.gateway.data) / "up.json").read_bytes(), type=Running)
+        os.kill(found.pid, 0)
+    except (OSError, msgspec.MsgspecError):
+        return None
+    return found
+
+
+class Up:
+    """The children of one data folder. ``start`` them, ``keep`` them, ``stop`` them; stopped in reverse order."""
+
+    def __init__(
+        self, settings: Settings, declared: Declared, topic_map: TopicMap, config: Path | None, say: Say
+    ) -> None:
+        self._settings = settings
+        self._declared = declared
+        self._map = topic_map
+        self._config = config
+        self._say = say
+        # Absolute: the children must not depend on where they stand.
+        self.data = Path(settings.gateway.data).resolve()
+        self._children: list[Server] = []
+        self._lock: int | None = None
+        self._env: dict[str, str] = {}
+
+    async def start(self, fleet: Path | None = None) -> Running:
+        """Start everything that the settings do not name elsewhere, and the program ``fleet`` with the demo's accounts.
+
+        Raises :class:`Misconfigured` where another ``gateway up`` has the data folder, and
+        :class:`ServerFailed` or :class:`ServerMissing`; then call `stop`.
+        """
+        self.data.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.data.chmod(0o700)
+        self._take()
+        log = self._settings.log.url
+        if not log:
+            await self._orphan_gone(self.data / "log" / "valkey.sock")
+            log = (await self._child(lambda: embedded.valkey(self.data / "log"))).url
+        mqtt, broker = self._settings.mqtt.url, "yours"
+        if not mqtt:
+            server = await self._child(lambda: self._broker(FLEET if fleet else ()))
+            mqtt, broker = server.urls[0], server.name
+            self._env |= {"GATEWAY_MQTT_USERNAME": "gateway"}
+            self._env |= {"GATEWAY_MQTT_PASSWORD_FILE": str(self.data / "mqtt" / "gateway.password")}
+        edge = self._settings.edge
+        port = self._free(edge.host, edge.port or embedded.free_port(), "edge")
+        self._env |= {"GATEWAY_LOG_URL": log, "GATEWAY_MQTT_URL": mqtt, "GATEWAY_EDGE_PORT": str(port)}
+        self._env |= {"GATEWAY_DATA": str(self.data)}
+        health = embedded.free_port()
+        ready = b"HTTP/1.1 200"
+        await asyncio.gather(
+            self._child(lambda: self._process("edge", (self._edge_door(port),))),
+            self._child(
+                lambda: self._process(
+                    "bridge",
+                    (Door(f"http://127.0.0.1:{health}", port=health, asks=_LIVEZ, expects=ready),),
+                    "--health",
+                    f"127.0.0.1:{health}",
+                )
+            ),
+        )
+        if fleet is not None:
+            accounts = str(self.data / "mqtt" / "devices.json")
+            argv = (sys.executable, "-P", str(fleet), mqtt, accounts)
+            await self._child(lambda: self._server("fleet", argv, ()))
+        # The order in which they stop is this one, backwards.
+        order = ("valkey", "mosquitto", "iotcore", "edge", "bridge", "fleet")
+        self._children.sort(key=lambda child: order.index(child.name))
+        host = f"[{edge.host}]" if ":" in edge.host else edge.host
+        scheme = "https" if edge.tls_cert else "http"
+        shown = "127.0.0.1" if host in ("0.0.0.0", "[::]", "") else host  # noqa: S104 - compared, not bound
+        found = Running(os.getpid(), f"{scheme}://{shown}:{port}", log, mqtt, broker)
+        write_secret(self.data / "up.json", msgspec.json.encode(found).decode())
+        return found
+
+    async def keep(self) -> None:
+        """Start again what dies, with growing pauses, until cancelled; each time it says so, and why."""
+        async with asyncio.TaskGroup() as group:
+            for child in self._children:
+                group.create_task(self._keep(child), name=f"keep {child.name}")
+
+    async def stop(self) -> None:
+        """Stop every child, the last first; nothing stays behind."""
+        for child in reversed(self._children):
+            await asyncio.to_thread(child.stop)
+        if self._lock is not None:
+            (self.data / "up.json").unlink(missing_ok=True)
+            os.close(self._lock)
+            self._lock = None
+
+    async def _keep(self, child: Server) -> None:
+        loop = asyncio.get_running_loop()
+        born, failures = loop.time(), 0
+        while True:
+            await asyncio.sleep(limits.LOOK_EVERY)
+            if child.alive:
+                continue
+            if loop.time() - born > limits.CALM_AFTER:
+                failures = 0
+            pause = min(limits.RESTART_PAUSE[1], limits.RESTART_PAUSE[0] * 2 ** min(failures, 10))
+            failures += 1
+            self._say(f"{child.name} ended {last_words(child)}; starting it again in {pause:.1f} s")
+            await asyncio.sleep(pause)
+            try:
+                await asyncio.to_thread(child.start)
+            except ServerFailed as error:
+                self._say(str(error))
+            else:
+                self._say(f"{child.name} is back (process {child.pid})")
+            born = loop.time()
+
+    async def _child(self, start: Callable[[], Server]) -> Server:
+        child = await asyncio.to_thread(start)
+        self._children.append(child)
+        return child
+
+    def _process(self, command: str, doors: tuple[Door, ...], *options: str) -> Server:
+        config = ("--config", str(self._config)) if self._config is not None else ()
+        return self._server(command, (sys.executable, "-m", "gateway.cli", command, *config, *options), doors)
+
+    def _server(self, name: str, argv: tuple[str, ...], doors: tuple[Door, ...]) -> Server:
+        folder = self.data / name
+        folder.mkdir(mode=0o700, exist_ok=True)
+        # Children inherit our variables; they hold addresses and names of files, never a secret.
+        os.environ.update(self._env)
+        return Server(Plan(name, argv, folder, doors))
+
+    def _edge_door(self, port: int) -> Door:
+        url = f"http://127.0.0.1:{port}"
+        if self._settings.edge.tls_cert:
+            return Door(url, port=port)
+        return Door(url, port=port, asks=_LIVEZ, expects=b"HTTP/1.1 200")
+
+    def _broker(self, devices: tuple[str, ...]) -> Server:
+        folder = self.data / "mqtt"
+        folder.mkdir(mode=0o700, exist_ok=True)
+        password = _kept(folder / "gateway.password", lambda: secrets.token_urlsafe(24)).strip()
+        known = json.loads(_kept(folder / "devices.json", lambda: "{}"))
+        known |= {name: secrets.token_urlsafe(18) for name in devices if name not in known}
+        write_secret(folder / "devices.json", json.dumps(known, indent=1))
+        users = {**known, "gateway": password}
+        port = self._free("127.0.0.1", 1883, "MQTT broker")
+        try:
+            server = embedded.mosquitto(folder, users=users, port=port)
+        except ServerMissing as missing:
+            v4 = self._free("127.0.0.1", port + 1, "MQTT 3.1.1 listener")
+            server = embedded.iotcore(folder, users=users, port=port, port_v4=v4)
+            self._say(
+                f"broker: iotcore, from a Python wheel; MQTT 5 on port {port}, MQTT 3.1.1 on {v4}. It keeps nothing "
+                "across a restart, gives every account every right, lets nobody in without one, and marks no "
+                f"redelivery. For more: {missing.install}"
+            )
+            return server
+        more = rights(self._declared, self._map)
+        if more:
+            with (folder / "acl").open("a") as acl:
+                acl.write("".join(f"{line}\n" for line in more))
+            server.restart()
+        return server
+
+    def _free(self, host: str, wanted: int, what: str) -> int:
+        for port in range(wanted, min(wanted + limits.PORTS_TRIED, 65_536)):
+            try:
+                socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET).close()
+            except OSError:
+                continue
+            if port != wanted:
+                self._say(f"port {wanted} is taken: the {what} listens on {port}")
+            return port
+        raise Misconfigured(f"no port from {wanted} on is free for the {what}", "end what holds them, or set another")
+
+    async def _orphan_gone(self, path: Path) -> None:
+        """Wait for the log server of an `up` that was killed: two on one append-only file would ruin it."""
+        give_up = asyncio.get_running_loop().time() + limits.ORPHAN_WITHIN
+        while _answers(path):
+            if asyncio.get_running_loop().time() > give_up:
+                raise Misconfigured(f"a log server still answers at {path}", "stop it, or set gateway.data")
+            await asyncio.sleep(limits.LOOK_EVERY)
+
+    def _take(self) -> None:
+        lock = os.open(self.data / "up.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(lock)
+            raise Misconfigured(
+                f"another `gateway up` uses {self.data}", "stop it, or set gateway.data to another folder"
+            ) from None
+        self._lock = lock
+
+
+_LIVEZ = b"GET /livez HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+
+
+def rights(declared: Declared, topic_map: TopicMap) -> list[str]:
+    """Return lines of a Mosquitto ACL: devices may write what the declarations grant ``device:{name}``, and old topics.
+
+    ``pattern`` lines know the client's own name (%u) alone, so a grant to all devices cannot be said here.
+    """
+    wanted: list[tuple[str, Mapping[int, str]]] = []
+    for topic in declared:
+        for grant in topic.write if topic.mqtt == "in" else ():
+            kind, _, name = grant.partition(":")
+            levels = topic.pattern.split("/")
+            if kind == "device" and name in levels:
+                wanted.append((topic.filter, {levels.index(name): "%u"}))
+            elif grant == "anyone":
+                wanted.append((topic.filter, {}))
+    for rule in topic_map.rules:
+        levels = rule.source.split("/")
+        if "{device}" in levels:
+            wanted.append((rule.filter, {levels.index("{device}"): "%u"}))
+    lines = ("/".join(own.get(n, level) for n, level in enumerate(filter.split("/"))) for filter, own in wanted)
+    return [f"pattern write {line}" for line in lines]
+
+
+def _answers(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX) as probe:
+        try:
+            probe.connect(str(path))
+        except OSError:
+            return False
+        return True
+
+
+def last_words(child: Server) -> str:
+    """Return how ``child`` ended, by the last line that it wrote, for people."""
+    try:
+        with child.log.open("rb") as log:
+            log.seek(max(0, os.fstat(log.fileno()).st_size - limits.LAST_WORDS))
+            text = log.read().decode(errors="replace").strip()
+    except OSError:
+        text = ""
+    return f"after saying {text.splitlines()[-1]!r}" if text else "without a word"
+
+
+def write_secret(path: Path, text: str) -> None:
+    """Write ``text`` to ``path``, which nobody else may read at any moment."""
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        file.write(text)
+    draft.replace(path)
+
+
+def _kept(path: Path, make: Callable[[], str]) -> str:
+    if not path.exists():
+        write_secret(path, make())
+    return path.read_text()

@@ -1,0 +1,351 @@
+"""Every command as a user types it, against a real edge on a real log server; and what it says when it cannot."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from gateway import limits
+from gateway.adapters import embedded
+from gateway.adapters.child import Door, Plan, Server
+from gateway.cli.pace import Pace
+from gateway.cli.shown import shown
+from gateway.core.declared import Declared, Topic
+from gateway.core.mapping import Rule, TopicMap
+from gateway.logs import Line
+from gateway.up import rights
+from tests.servers import eventually
+
+CONFIG = """
+[edge]
+anonymous = true
+port = {port}
+
+[log]
+url = "{log}"
+
+[[topics]]
+pattern = "try/#"
+payload = "bytes"
+mqtt = "in"
+write = ["anyone"]
+read = ["anyone"]
+
+[[topics]]
+pattern = "rooms/{{room}}/messages"
+key = "{{room}}"
+write = ["user"]
+read = ["anyone"]
+"""
+PROGRAM = (sys.executable, "-m", "gateway.cli")
+ENV = {name: value for name, value in os.environ.items() if not name.startswith("GATEWAY_")} | {"COLUMNS": "200"}
+
+
+class Place:
+    """A folder with a gateway.toml, and the commands in it."""
+
+    def __init__(self, folder: Path, url: str = "") -> None:
+        self.folder, self.url = folder, url
+
+    def run(self, *words: str, stdin: bytes = b"", **env: str) -> subprocess.CompletedProcess[str]:
+        done = subprocess.run(
+            [*PROGRAM, *words],
+            cwd=self.folder,
+            env=ENV | env,
+            input=stdin,
+            capture_output=True,
+            timeout=60,
+            check=False,
+        )
+        return subprocess.CompletedProcess(words, done.returncode, done.stdout.decode(), done.stderr.decode())
+
+    def ok(self, *words: str, stdin: bytes = b"", **env: str) -> str:
+        done = self.run(*words, stdin=stdin, **env)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def fails(self, *words: str, code: int = 1, **env: str) -> str:
+        done = self.run(*words, stdin=b"", **env)
+        assert done.returncode == code, done.stdout + done.stderr
+        assert "Traceback" not in done.stderr
+        return done.stderr.strip()
+
+    def write(self, text: str) -> None:
+        (self.folder / "gateway.toml").write_text(text)
+
+    def start(self, *words: str) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            [*PROGRAM, *words], cwd=self.folder, env=ENV, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
+
+
+@pytest.fixture(scope="module")
+def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+    """A folder whose gateway.toml names a running log server, and whose edge runs as `gateway edge`."""
+    folder = tmp_path_factory.mktemp("cli")
+    port = embedded.free_port()
+    with embedded.valkey(folder / "log") as log:
+        place = Place(folder, f"http://127.0.0.1:{port}")
+        place.write(CONFIG.format(port=port, log=log.url))
+        with edge(folder, port):
+            yield place
+
+
+@pytest.fixture
+def alone(tmp_path: Path) -> Place:
+    return Place(tmp_path)
+
+
+def edge(folder: Path, port: int) -> Server:
+    asks = b"GET /livez HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+    door = Door(f"http://127.0.0.1:{port}", port=port, asks=asks, expects=b"HTTP/1.1 200")
+    argv = (*PROGRAM, "edge", "--config", str(folder / "gateway.toml"))
+    previous = Path.cwd()
+    os.chdir(folder)
+    try:
+        return Server(Plan("edge", argv, folder, (door,)))
+    finally:
+        os.chdir(previous)
+
+
+def stored(text: str) -> dict[str, object]:
+    found: dict[str, object] = json.loads(text)
+    return found
+
+
+# --- publish and subscribe -------------------------------------------------------------------------------------------
+
+
+def test_pub_says_where_the_event_stands(here: Place) -> None:
+    said = here.ok("pub", "try/pub", "hello")
+    id, topic, _, at, _, durability = said.split()
+    assert len(id) == 36
+    assert topic == "try/pub"
+    assert "-" in at
+    assert durability == "disk"
+
+
+def test_pub_takes_a_file_standard_input_and_an_id(here: Place) -> None:
+    (here.folder / "payload").write_bytes(b"\x00\xff")
+    first = stored(here.ok("pub", "try/file", "--file", "payload", "--json", "--id", "one"))
+    again = stored(here.ok("pub", "try/file", "-", "--json", "--id", "two", stdin=b"from stdin"))
+    assert first["id"] == "one"
+    assert again["id"] == "two"
+    kept = [
+        json.loads(line) for line in here.ok("tail", "try/file", "--from", "1m", "--no-follow", "--json").splitlines()
+    ]
+    assert [event.get("data") for event in kept] == [None, "from stdin"]
+    assert kept[0]["base64"] == "AP8="
+
+
+async def test_sub_shows_what_comes(here: Place) -> None:
+    watching = here.start("sub", "try/sub/+", "rooms/+/messages", "-n", "3")
+    await eventually(lambda: "gateway_filters 2.0" in httpx.get(f"{here.url}/metrics").text, 30)
+    token = here.ok("token", "--role", "user", "--sub", "alice", "--for", "15m").strip()
+    here.ok("pub", "try/sub/a", "plain text")
+    here.ok("pub", "try/sub/b", "-", stdin=b"\x00\xff")
+    here.ok("pub", "rooms/a/messages", '{"text": "hi"}', "--token", token)
+    out, _ = watching.communicate(timeout=60)
+    lines = [line.split("  ", 2)[1:] for line in out.decode().splitlines()]
+    assert lines == [
+        ["try/sub/a", "plain text"],
+        ["try/sub/b", "<2 bytes> AP8="],
+        ["rooms/a/messages", '{"text": "hi"}'],
+    ]
+    assert watching.returncode == 0
+
+
+def test_pub_is_refused_in_words(here: Place) -> None:
+    assert here.fails("pub", "nope/x", "hi") == (
+        "error: topic 'nope/x' is not declared; see `gateway topics`, or declare it"
+    )
+    assert here.fails("pub", "try/x", "hi", "--token", "forged") == (
+        "error: the token is not three parts of base64url; get a new one, for development by `gateway token`"
+    )
+    assert here.fails("pub", "rooms/a/messages", "{}") == (
+        "error: anonymous may not publish 'rooms/a/messages': 'rooms/{room}/messages' grants write to user; "
+        "use another token or topic"
+    )
+    assert "give either PAYLOAD or --file" in here.fails("pub", "try/x", code=2)
+
+
+def test_sub_is_refused_in_words(here: Place) -> None:
+    assert here.fails("sub", "nope") == "error: topic 'nope' is not declared; see `gateway topics`, or declare it"
+    assert here.fails("sub", "try/x", GATEWAY_TOKEN="forged").startswith("error: the token is not three parts")
+
+
+def test_an_edge_that_is_not_there(alone: Place) -> None:
+    port = embedded.free_port()
+    for words in (("pub", "try/x", "hi"), ("sub", "try/x")):
+        said = alone.fails(*words, "--url", f"http://127.0.0.1:{port}")
+        assert said.startswith(f"error: no edge answers at http://127.0.0.1:{port} (")
+        assert said.endswith("; start one with `gateway up`, or name it by --url")
+
+
+# --- the log ---------------------------------------------------------------------------------------------------------
+
+
+async def test_tail_reads_the_log_itself(here: Place) -> None:
+    here.ok("pub", "try/tail", "before")
+    tailing = here.start("tail", "try/tail", "--from", "earliest", "-n", "2", "--json")
+    here.ok("pub", "try/tail", "after")
+    out, err = tailing.communicate(timeout=60)
+    assert [json.loads(line)["data"] for line in out.decode().splitlines()] == ["before", "after"], err
+    assert here.ok("tail", "try/tail", "--no-follow") == ""
+    assert "neither earliest" in here.fails("tail", "--from", "yesterday", code=2)
+
+
+def test_tail_without_a_log_server(alone: Place) -> None:
+    alone.write(CONFIG.format(port=1, log="").replace('url = ""', ""))
+    assert alone.fails("tail") == ("error: no log server is named and none runs here; set log.url, or run `gateway up`")
+
+
+# --- declarations ----------------------------------------------------------------------------------------------------
+
+
+def test_topics_lists_what_is_declared(here: Place) -> None:
+    assert "rooms/{room}/messages" in here.ok("topics")
+    rows = [json.loads(line) for line in here.ok("topics", "--json").splitlines()]
+    assert [row["pattern"] for row in rows] == ["try/#", "rooms/{room}/messages"]
+    assert rows[1]["app"] == "rooms"
+
+
+def test_explain_says_who_may_and_does_nothing(here: Place) -> None:
+    said = here.ok("explain", "rooms/a/messages", "--as", "user:alice", "--payload", "{}")
+    assert "user:alice may publish rooms/a/messages" in said
+    assert "the payload is taken" in said
+    found = stored(here.ok("explain", "rooms/#", "--json"))
+    assert (found["may_write"], found["may_read"]) == (False, True)
+    done = here.run("explain", "rooms/a/messages", "--payload", '{"a":}')
+    assert done.returncode == 1
+    assert "the payload is refused: not JSON" in done.stdout
+    assert here.fails("explain", "nope").startswith("error: topic 'nope' is not declared")
+    assert "is nobody" in here.fails("explain", "try/x", "--as", "alice", code=2)
+    assert here.ok("tail", "rooms/a/messages", "--from", "earliest", "--no-follow").count("\n") <= 1
+
+
+def test_a_token_names_its_role(here: Place) -> None:
+    made = stored(here.ok("token", "--role", "operator", "--sub", "me", "--for", "12h", "--json"))
+    assert (made["sub"], made["role"]) == ("me", "operator")
+    assert (here.folder / ".gateway" / "token.secret").stat().st_mode & 0o777 == 0o600
+    assert "is no duration" in here.fails("token", "--for", "long", code=2)
+    assert here.fails("token", "--sub", "a/b").startswith("error: the name 'a/b' has /")
+
+
+def test_check_says_what_is_well(here: Place) -> None:
+    said = here.ok("check", "--connect").splitlines()
+    assert said[0] == "gateway.toml: 2 topics of rooms, try; 0 mapped from MQTT: ok"
+    assert said[2].startswith("log: unix://")
+    assert said[2].endswith(": ok")
+
+
+def test_check_says_what_is_wrong_and_where(alone: Place) -> None:
+    alone.write('[edge]\nprot = 1\n[[topics]]\npattern = "try/#"\nwrite = ["everyone"]\n')
+    assert (
+        alone.fails("check") == "error: gateway.toml:2: edge.prot is unknown; did you mean port?; nothing was applied"
+    )
+    alone.write('[[topics]]\npattern = "try/#"\nwrite = ["everyone"]\n')
+    assert alone.fails("check").startswith("error: gateway.toml:1: topics[0] ")
+    assert alone.fails("check", "--config", "absent.toml").startswith("error: absent.toml cannot be read")
+    alone.write('[gateway]\napps = ["nowhere:app"]\n')
+    assert alone.fails("check") == (
+        "error: gateway.apps: nowhere:app cannot be imported: No module named 'nowhere'; write module:attribute"
+    )
+
+
+def test_check_reaches_nobody(alone: Place) -> None:
+    alone.write(f'[log]\nurl = "unix://{alone.folder}/absent.sock"\n')
+    done = alone.run("check", "--connect", "--json")
+    findings = [json.loads(line) for line in done.stdout.splitlines()]
+    assert done.returncode == 1
+    assert findings[2]["checked"] == "log"
+    assert findings[2]["error"]
+
+
+# --- processes -------------------------------------------------------------------------------------------------------
+
+
+async def test_an_edge_waits_for_its_log_server(tmp_path: Path) -> None:
+    port = embedded.free_port()
+    Place(tmp_path).write(CONFIG.format(port=port, log=f"unix://{tmp_path}/log/valkey.sock"))
+
+    def ready() -> httpx.Response:
+        return httpx.get(f"http://127.0.0.1:{port}/readyz")
+
+    with edge(tmp_path, port) as waiting:
+        first = ready()
+        assert first.status_code == 503
+        assert first.text.startswith("log: ")
+        with embedded.valkey(tmp_path / "log"):
+
+            def is_ready() -> bool:
+                try:
+                    return ready().status_code == 200
+                except httpx.TransportError:
+                    return False  # between the probe of the waiting process and its doors
+
+            await eventually(is_ready, 30)
+            assert waiting.alive
+            waiting.stop()
+
+
+def test_a_process_without_what_it_needs_says_so(alone: Place) -> None:
+    alone.write("")
+    assert alone.fails("bridge") == "error: no broker is named; set mqtt.url, or run everything with `gateway up`"
+    assert alone.fails("edge") == "error: no log server is named and none runs here; set log.url, or run `gateway up`"
+    assert "is not HOST:PORT" in alone.fails("bridge", "--health", "here", code=2)
+
+
+# --- decisions -------------------------------------------------------------------------------------------------------
+
+
+def test_an_event_cannot_move_the_cursor() -> None:
+    line = shown("try/x", "id", 0, b"\x1b[2Jgone\nnext", "text/plain").line()
+    assert line == "--:--:--  try/x  \\x1b[2Jgone\\nnext"
+    assert len(shown("try/x", "id", 0, b"x" * 10_000, "text/plain").line()) < limits.SHOWN_CHARACTERS + 50
+
+
+def test_the_live_tail_keeps_a_readable_pace() -> None:
+    pace = Pace(0.0)
+    admitted = sum(pace.admit(n / 100) for n in range(1000))
+    assert admitted <= 10 * limits.SHOWN_PER_SECOND + 1
+    assert pace.left_out(1.0) == 0
+    assert pace.left_out(limits.TOLD_EVERY) == 1000 - admitted
+    assert pace.left_out(limits.TOLD_EVERY) == 0
+
+
+def test_devices_get_the_rights_that_are_declared() -> None:
+    declared = Declared(
+        [
+            Topic(pattern="sensors/{site}/{device}/up", mqtt="in", write=("device:{device}",)),
+            Topic(pattern="sensors/secret", write=("device",)),
+            Topic(pattern="try/#", payload="bytes", mqtt="in", write=("anyone",)),
+        ]
+    )
+    topic_map = TopicMap([Rule("tele/{device}/SENSOR", "devices/{device}/telemetry")])
+    assert rights(declared, topic_map) == [
+        "pattern write sensors/+/%u/up",
+        "pattern write try/#",
+        "pattern write tele/%u/SENSOR",
+    ]
+
+
+def test_a_log_record_is_one_line_without_passwords() -> None:
+    try:
+        raise ValueError("no\nrest at redis://me:secret@host")
+    except ValueError as error:
+        record = logging.makeLogRecord({"msg": "at %s", "args": ("redis://me:secret@host/0",), "name": "gateway.x"})
+        record.exc_info = (ValueError, error, error.__traceback__)
+    text, as_json = Line("text").format(record), Line("json").format(record)
+    assert "secret" not in text + as_json
+    assert "\n" not in text + as_json
+    assert "from=gateway.x" in text
+    assert json.loads(as_json)["says"] == "at redis://***@host/0"
