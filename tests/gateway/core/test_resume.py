@@ -58,3 +58,15 @@ def test_the_newest_epoch_is_the_current_one() -> None:
 )
 def test_a_claimed_position_is_ours_or_nothing(epoch: str, offset: int, at: Position | None) -> None:
     assert parse(epoch, offset) == at
+
+
+def test_an_offset_stands_in_the_epoch_that_gave_it() -> None:
+    epochs = Epochs({10: 1, 20: 6})
+    assert [epochs.at(offset) for offset in (1, 5, 6, 99)] == [
+        Position(10, 1),
+        Position(10, 5),
+        Position(20, 6),
+        Position(20, 99),
+    ]
+    assert epochs.at(0) == Position(10, 0)
+    assert Epochs({}).at(7) == Position(0, 7)
