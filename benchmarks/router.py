@@ -63,6 +63,7 @@ def tree(filters: int, walks: int, seed: int = 7) -> Tree:
 def visits(tree: Tree) -> tuple[float, int]:
     """Return mean and largest number of nodes that a walk visited; raises AssertionError beyond the bound."""
     counts = []
+    forget(tree)
     for topic in tree.topics:
         before = tree.router.visited
         assert tree.router.match(topic), f"{topic} has a filter"
@@ -71,14 +72,24 @@ def visits(tree: Tree) -> tuple[float, int]:
     return sum(counts) / len(counts), max(counts)
 
 
-def walked(tree: Tree) -> float:
-    """Return microseconds per walk, over all topics `_PASSES` times."""
+def forget(tree: Tree) -> None:
+    """Make the router walk again: any filter that comes or goes does."""
+    tree.router.add("bench/none", 0)
+    tree.router.remove("bench/none")
+
+
+def walked(tree: Tree, *, again: bool) -> float:
+    """Return microseconds per match, over all topics `_PASSES` times: of a first walk, or of a topic met again."""
     match = tree.router.match
-    began = time.perf_counter()
+    spent = 0.0
     for _ in range(_PASSES):
+        if not again:
+            forget(tree)
+        began = time.perf_counter()
         for topic in tree.topics:
             match(topic)
-    return (time.perf_counter() - began) / (_PASSES * len(tree.topics)) * 1e6
+        spent += time.perf_counter() - began
+    return spent / (_PASSES * len(tree.topics)) * 1e6
 
 
 def run(folder: Path, quick: bool) -> Section:
@@ -88,19 +99,19 @@ def run(folder: Path, quick: bool) -> Section:
     gc.disable()
     try:
         big, small = tree(many, _TOPICS), tree(1_000, _TOPICS)
-        times = [(walked(big), walked(small)) for _ in range(rounds)]
+        first = [(walked(big, again=False), walked(small, again=False)) for _ in range(rounds)]
+        again = [(walked(big, again=True), walked(small, again=True)) for _ in range(rounds)]
         (big_mean, big_most), (small_mean, _) = visits(big), visits(small)
     finally:
         gc.enable()
     peer = "1,000 filters"
     rows = (
-        Row(
-            f"a walk among {many:,} filters",
-            "µs",
-            tuple(b for b, _ in times),
-            peer,
-            tuple(s for _, s in times),
-            "at most 1.5",
+        *(
+            Row(f"{what}, {many:,} filters", "µs", tuple(b for b, _ in times), peer, tuple(s for _, s in times), goal)
+            for what, times, goal in (
+                ("a topic met again", again, "at most 1.5"),
+                ("a topic's first walk", first, "nodes visited"),
+            )
         ),
         Row("nodes visited, mean", "", (big_mean,), peer, (small_mean,)),
         Row("nodes visited, most", "", (float(big_most),), "the bound", (float(BOUND),), "within the bound"),

@@ -13,7 +13,8 @@ from typing import Final
 TOPIC_BYTES: Final = 255
 #: Deepest topic. The router visits at most 2^depth nodes for one event. → BadTopic
 TOPIC_LEVELS: Final = 12
-#: Topics whose declaration is remembered. At the bound the memory starts afresh; the next look-up walks the tree.
+#: Topics whose declaration, and whose filters, are remembered. At the bound the memory starts afresh; the next look-up
+#: walks the tree.
 TOPIC_CACHE: Final = 50_000
 #: Partitions of one application's log: the parallelism of its services. Stored with the log; a change is refused.
 PARTITIONS: Final = 8

@@ -1,4 +1,4 @@
-"""Who wants this topic: a tree of filters, walked once per event.
+"""Who wants this topic: a tree of filters, walked once per topic until a filter comes or goes.
 
 The cost of a walk follows the depth of the topic, not the number of filters: at each level at most two branches go
 on, the level's own and ``+``, so at most 2^depth nodes are visited per level: fewer than 2^(depth + 1) in all, and in
@@ -8,6 +8,8 @@ practice a handful, because few filters have ``+`` at every level.
 from __future__ import annotations
 
 from typing import Generic, TypeVar
+
+from gateway import limits
 
 T = TypeVar("T")
 
@@ -31,6 +33,8 @@ class Router(Generic[T]):
     def __init__(self) -> None:
         self._root: _Node[T] = _Node()
         self._size = 0
+        #: Topic → what a walk found. Topics repeat far more often than filters change; any change forgets all of it.
+        self._known: dict[str, tuple[T, ...]] = {}
         #: Nodes visited by all walks so far: the measure of what a walk costs, whatever machine it runs on.
         self.visited = 0
 
@@ -39,6 +43,7 @@ class Router(Generic[T]):
 
     def add(self, filter: str, value: T) -> None:
         """Let ``filter`` lead to ``value``, in place of what it led to before."""
+        self._known.clear()
         node = self._root
         levels = filter.split("/")
         last = levels.pop() if levels[-1] == "#" else ""
@@ -59,6 +64,7 @@ class Router(Generic[T]):
 
     def remove(self, filter: str) -> None:
         """Forget ``filter``, and every node that only it needed. Unknown filters are ignored."""
+        self._known.clear()
         path: list[tuple[_Node[T], str]] = []
         node = self._root
         levels = filter.split("/")
@@ -82,8 +88,17 @@ class Router(Generic[T]):
             else:
                 (node.children or {}).pop(level)
 
-    def match(self, topic: str) -> list[T]:
+    def match(self, topic: str) -> tuple[T, ...]:
         """Return the values of all filters that let ``topic`` through."""
+        found = self._known.get(topic)
+        if found is None:
+            found = tuple(self._walk(topic))
+            if len(self._known) >= limits.TOPIC_CACHE:
+                self._known.clear()
+            self._known[topic] = found
+        return found
+
+    def _walk(self, topic: str) -> list[T]:
         found: list[T] = []
         levels = topic.split("/")
         # MQTT-4.7.2-1: a filter that begins with a wildcard does not let a topic through that begins with $.

@@ -19,7 +19,8 @@ def test_a_walk_among_many_filters_stays_within_its_bound() -> None:
         mean, most = router.visits(tree)
         # Its own path is root and five levels.
         assert router.LEVELS + 1 <= mean <= most <= router.BOUND
-        assert router.walked(tree) > 0
+        assert router.walked(tree, again=False) > 0
+        assert router.walked(tree, again=True) > 0
     plus = sum(1 for topic in many.topics if len(many.router.match(topic)) > 1)
     assert plus or router.visits(many)[1] > router.LEVELS + 1, "wildcards were walked too"
 

@@ -108,3 +108,9 @@ def test_no_name_passes_two_of_the_filters_set_apart(wanted: list[str]) -> None:
         passed = sum(matches(f, name) for f in found)
         assert passed <= 1
         assert passed or not any(matches(f, name) for f in wanted)
+
+
+def test_filters_that_cross_are_joined_into_one_that_covers_both() -> None:
+    assert apart(["a/b/#", "a/+/c"]) == ("a/+/#",)
+    assert apart(["+/b", "a/+"]) == ("+/+",)
+    assert apart(["+", "a/#"]) == ("+/#",)

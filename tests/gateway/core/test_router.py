@@ -51,7 +51,7 @@ def test_what_is_removed_leaves_no_node_behind(held: list[str], order: random.Ra
     assert router._root.empty()
     for name in ("a/b/c", "a", "$x/a"):
         before = router.visited
-        assert router.match(name) == []
+        assert router.match(name) == ()
         assert router.visited == before + 1
 
 
@@ -61,7 +61,7 @@ def test_a_second_add_replaces_the_value() -> None:
         router.add(filter, 1)
         router.add(filter, 2)
     assert len(router) == 2
-    assert router.match("a/b") == [2, 2]
+    assert router.match("a/b") == (2, 2)
 
 
 @pytest.mark.parametrize("unknown", ["x", "a/x", "a/+", "a/b/c", "#", "a/b/#", "a"])
@@ -70,7 +70,7 @@ def test_removing_an_unknown_filter_changes_nothing(unknown: str) -> None:
     router.add("a/b", 1)
     router.remove(unknown)
     assert len(router) == 1
-    assert router.match("a/b") == [1]
+    assert router.match("a/b") == (1,)
 
 
 def test_a_removed_filter_leaves_the_nodes_that_others_need() -> None:
@@ -78,7 +78,7 @@ def test_a_removed_filter_leaves_the_nodes_that_others_need() -> None:
     for filter in ("a/b", "a/b/c", "a/+/c"):
         router.add(filter, filter)
     router.remove("a/b")
-    assert router.match("a/b") == []
+    assert router.match("a/b") == ()
     assert sorted(router.match("a/b/c")) == ["a/+/c", "a/b/c"]
 
 
@@ -126,3 +126,21 @@ def test_a_walk_follows_the_depth_and_not_the_number_of_filters() -> None:
     worst, mean = visits(50_000, most_wild=3)
     assert worst < 2 ** (DEPTH + 1)
     assert mean <= 2**DEPTH
+
+
+def test_a_topic_is_walked_once_until_a_filter_comes_or_goes(monkeypatch: pytest.MonkeyPatch) -> None:
+    router: Router[int] = Router()
+    router.add("a/+", 1)
+    assert router.match("a/b") == router.match("a/b") == (1,)
+    walked = router.visited
+    router.match("a/b")
+    assert router.visited == walked
+    router.add("a/b", 2)
+    assert router.match("a/b") == (2, 1)
+    router.remove("a/+")
+    assert router.match("a/b") == (2,)
+    monkeypatch.setattr("gateway.limits.TOPIC_CACHE", 1)
+    walked = router.visited
+    for topic in ("a/x", "a/y", "a/x"):
+        router.match(topic)
+    assert router.visited == walked + 3 * 2, "what is remembered is bounded"
