@@ -1,7 +1,7 @@
 """What an application is: a name, its topics, its decoders and what its log promises, as plain data.
 
 Here the applications and ``gateway.toml`` become one: :func:`declare` makes the declared topics of both, and
-:func:`mapping`, :func:`decoders` and :func:`promises` what the bridge and the log need. Each raises
+:func:`mapping`, :func:`decoders`, :func:`services` and :func:`promises` what bridge, workers and log need. Each raises
 :class:`Misconfigured` with all that is wrong, a line each, and where.
 """
 
@@ -19,6 +19,7 @@ from gateway.core.ingest import Decode
 from gateway.core.mapping import Rule, TopicMap, covers
 from gateway.core.topic import overlap
 from gateway.errors import Misconfigured
+from gateway.service import Service, contradictions
 from gateway.settings import AppTable, Settings
 from gateway.tables import nearest
 
@@ -38,6 +39,8 @@ class App(msgspec.Struct, frozen=True):
     #: Level one of its topics.
     name: str
     topics: Sequence[Topic] = ()
+    #: Its services; the group of each is ``app.service``.
+    services: Sequence[Service] = ()
     #: Content type, without parameters → what makes JSON of it: for devices that send CBOR or a vendor's binary.
     decoders: Mapping[str, Decode] = {}
     #: When an append is acknowledged: once it is in the log server's memory, on its disk, or on a replica too.
@@ -56,6 +59,8 @@ class App(msgspec.Struct, frozen=True):
                     f"{where} declares topic {topic.pattern!r}, which belongs to {topic.owner!r}",
                     f"begin it with {self.name}/, or set app={self.name!r}",
                 )
+        for twice in _twice(f"{where}: service", [service.name for service in self.services]):
+            raise Misconfigured(twice)
         for type in self.decoders:
             if not _TYPE.fullmatch(type):
                 raise Misconfigured(f"{where} decodes {type!r}, which is no content type", "write it as type/subtype")
@@ -134,6 +139,13 @@ def decoders(apps: Iterable[App]) -> dict[str, Decode]:
     apps = tuple(apps)
     _refuse(_twice("decoder of", [type for app in apps for type in app.decoders]))
     return {type: decode for app in apps for type, decode in app.decoders.items()}
+
+
+def services(declared: Declared, apps: Iterable[App]) -> dict[str, Service]:
+    """Return group → service of all ``apps``; no service consumes what it emits."""
+    found = {f"{app.name}.{service.name}": service for app in apps for service in app.services}
+    _refuse([said for group, service in found.items() for said in contradictions(group, service, declared)])
+    return found
 
 
 def promises(settings: Settings, declared: Declared, apps: Iterable[App] = ()) -> tuple[Promise, ...]:

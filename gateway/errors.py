@@ -107,6 +107,13 @@ class LimitReached(Refused):
     reply = 106
 
 
+class Fenced(Refused):
+    """A worker without the lease it had: nothing of what it asked was done, and another may hold the partition now."""
+
+    code = "fenced"
+    status = 409
+
+
 class NotAvailable(Refused):
     """A request that this server or this topic does not offer."""
 

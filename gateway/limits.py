@@ -241,3 +241,55 @@ BODY_WITHIN: Final = 30.0
 #: Seconds for a watcher's socket to take one block of a stream; the send queue bounds what
 #: waits behind it. → the connection is cut, and the watcher resumes
 STREAM_WITHIN: Final = 30.0
+
+# --- services -------------------------------------------------------------------------------------------------------
+
+#: Deliveries that a handler may ask for. → Misconfigured
+ATTEMPTS_MOST: Final = 100
+#: Workers that may die over one event before it is buried unseen, reason crash_loop.
+CRASHES: Final = 3
+#: Events that wait behind one parked head, in one key. → the head is buried, reason lane_full
+LANE: Final = 1_000
+#: Parked events of one group in one partition. → reading stops, and the lag shows it
+PARKED: Final = 10_000
+#: Events read ahead of the handlers, of one group in one partition. → reading waits
+PREFETCH: Final = 1_024
+#: Longest pause between two deliveries of one event: an unfinished event holds up trimming. → Misconfigured; shortened
+#: where a handler asks for it by Later
+PAUSE_MOST: Final = 3_600.0
+#: Deliveries at one time in one worker, and the most a service may ask for. → the next one waits; Misconfigured
+CONCURRENCY: Final = 64
+CONCURRENCY_MOST: Final = 1_024
+#: Seconds for one delivery, and the most a handler may ask for. → cancelled, a failure; Misconfigured
+DELIVERY_WITHIN: Final = 30.0
+DELIVERY_MOST: Final = 3_600.0
+#: Events of one call of a batch handler. → Misconfigured
+BATCH_MOST: Final = 1_000
+#: Events that one delivery may emit: they wait in memory until the handler returns. → LimitReached
+EMITS: Final = 1_000
+#: Events that are claimed ahead of the handlers at full speed: after a crash they run again one by one.
+CLAIM: Final = 512
+#: How long a lease lasts without a word from its worker, by the log server's clock. → another worker takes it
+LEASE: Final = 10.0
+#: How often workers tell that they live, and count each other. A lease is renewed with it, well before it ends.
+WORKER_BEAT: Final = 1.0
+#: Time that running deliveries have when a partition is handed over or the worker ends. → cancelled, delivered again
+GRACE: Final = 10.0
+#: How often deliveries are looked at for their timeout. Smaller costs more than a late delivery gains.
+LOOK_AT_SLOTS: Final = 0.05
+#: How long a handler that was cancelled may clean up. → cancelled again
+CANCEL_AGAIN: Final = 5.0
+#: How long the worker's loop may stand still, in a handler that never awaits. → the process ends with a traceback, and
+#: what it was handling is quarantined
+STUCK: Final = 60.0
+#: How long one slot may run without letting others run, where its handlers never wait.
+TURN: Final = 0.005
+#: Lines of a traceback that a dead letter keeps: the last.
+TRACEBACK_LINES: Final = 40
+#: Time in which deliveries that ended wait for each other, to be remembered by one call: they come again after a crash.
+SETTLE_EVERY: Final = 0.005
+#: How long a worker may be silent before its share goes to others, in seconds.
+WORKER_SILENT: Final = 10.0
+#: Unfinished entries of one group that trimming waits for, in one partition. → copied to the dead letters, reason
+#: retention, then trimmed; an alarm counter rises
+UNFINISHED: Final = 125_000

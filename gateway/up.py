@@ -9,7 +9,9 @@ import os
 import secrets
 import socket
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -58,13 +60,20 @@ class Up:
     """The children of one data folder. ``start`` them, ``keep`` them, ``stop`` them; stopped in reverse order."""
 
     def __init__(
-        self, settings: Settings, declared: Declared, topic_map: TopicMap, config: Path | None, say: Say
+        self,
+        settings: Settings,
+        declared: Declared,
+        topic_map: TopicMap,
+        config: Path | None,
+        say: Say,
+        services: Sequence[str] = (),
     ) -> None:
         self._settings = settings
         self._declared = declared
         self._map = topic_map
         self._config = config
         self._say = say
+        self._services = services
         # Absolute: the children must not depend on where they stand.
         self.data = Path(settings.gateway.data).resolve()
         self._children: list[Server] = []
@@ -94,17 +103,13 @@ class Up:
         port = self._free(edge.host, edge.port or embedded.free_port(), "edge")
         self._env |= {"GATEWAY_LOG_URL": log, "GATEWAY_MQTT_URL": mqtt, "GATEWAY_EDGE_PORT": str(port)}
         self._env |= {"GATEWAY_DATA": str(self.data)}
-        health = embedded.free_port()
-        ready = b"HTTP/1.1 200"
+        health = _free_ports(1 + len(self._services))
         await asyncio.gather(
-            self._child(lambda: self._process("edge", (self._edge_door(port),))),
-            self._child(
-                lambda: self._process(
-                    "bridge",
-                    (Door(f"http://127.0.0.1:{health}", port=health, asks=_LIVEZ, expects=ready),),
-                    "--health",
-                    f"127.0.0.1:{health}",
-                )
+            self._child(lambda: self._process("edge", (self._edge_door(port),), "edge")),
+            self._child(lambda: self._probed(health[0], "bridge", "bridge")),
+            *(
+                self._child(partial(self._probed, port, group, "work", group))
+                for port, group in zip(health[1:], self._services, strict=True)
             ),
         )
         if fleet is not None:
@@ -112,7 +117,7 @@ class Up:
             argv = (sys.executable, "-P", str(fleet), mqtt, accounts)
             await self._child(lambda: self._server("fleet", argv, ()))
         # The order in which they stop is this one, backwards.
-        order = ("valkey", "mosquitto", "iotcore", "edge", "bridge", "fleet")
+        order = ("valkey", "mosquitto", "iotcore", "edge", *self._services, "bridge", "fleet")
         self._children.sort(key=lambda child: order.index(child.name))
         host = f"[{edge.host}]" if ":" in edge.host else edge.host
         scheme = "https" if edge.tls_cert else "http"
@@ -162,9 +167,14 @@ class Up:
         self._children.append(child)
         return child
 
-    def _process(self, command: str, doors: tuple[Door, ...], *options: str) -> Server:
+    def _probed(self, port: int, name: str, *words: str) -> Server:
+        """A process of ours that answers probes at an address of its own."""
+        door = Door(f"http://127.0.0.1:{port}", port=port, asks=_LIVEZ, expects=b"HTTP/1.1 200")
+        return self._process(name, (door,), *words, "--health", f"127.0.0.1:{port}")
+
+    def _process(self, name: str, doors: tuple[Door, ...], *words: str) -> Server:
         config = ("--config", str(self._config)) if self._config is not None else ()
-        return self._server(command, (sys.executable, "-m", "gateway.cli", command, *config, *options), doors)
+        return self._server(name, (sys.executable, "-m", "gateway.cli", *words, *config), doors)
 
     def _server(self, name: str, argv: tuple[str, ...], doors: tuple[Door, ...]) -> Server:
         folder = self.data / name
@@ -260,6 +270,13 @@ def rights(declared: Declared, topic_map: TopicMap) -> list[str]:
             wanted.append((rule.filter, {levels.index("{device}"): "%u"}))
     lines = ("/".join(own.get(n, level) for n, level in enumerate(filter.split("/"))) for filter, own in wanted)
     return [f"pattern write {line}" for line in lines]
+
+
+def _free_ports(count: int) -> list[int]:
+    """So many different ports of loopback that nobody holds now."""
+    with ExitStack() as held:
+        probes = [held.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
+        return [int(probe.getsockname()[1]) for probe in probes]
 
 
 def _answers(path: Path) -> bool:

@@ -61,3 +61,27 @@ class BridgeMetrics(Metrics):
             buckets=_LATENCY,
             registry=to,
         )
+
+
+class WorkerMetrics(Metrics):
+    """The counters of one worker; the service is its only label."""
+
+    def __init__(self, service: str) -> None:
+        super().__init__()
+        self._service = service
+        to, labels = self.registry, ["service"]
+        seconds = Histogram("gateway_handler_seconds", "One delivery", labels, buckets=_LATENCY, registry=to)
+        self.seconds = seconds.labels(service)
+        self._ended = Counter("gateway_deliveries", "Deliveries, by how they ended", [*labels, "end"], registry=to)
+        self._dead = Counter("gateway_dead_letters", "Events given up, by reason", [*labels, "reason"], registry=to)
+        self.done = self._ended.labels(service, "done")
+        self.again = self._ended.labels(service, "again")
+        self.given_up = self._ended.labels(service, "dead")
+        self.fenced = Counter("gateway_leases_lost", "Leases that another took", labels, registry=to).labels(service)
+
+    def dead(self, reason: str) -> None:
+        self._dead.labels(self._service, reason).inc()
+
+    def of_service(self, name: str, help: str, read: Callable[[], float]) -> None:
+        """Export what ``read`` returns at the moment of the scrape, for this service."""
+        Gauge(name, help, ["service"], registry=self.registry).labels(self._service).set_function(read)

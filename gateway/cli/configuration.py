@@ -11,10 +11,10 @@ from typing import Annotated
 import msgspec
 import typer
 
-from gateway import App
+from gateway import App, Service
 from gateway.adapters.decoders import BUILT_IN
 from gateway.adapters.log import AppLog
-from gateway.app import declare, decoders, mapping, promises
+from gateway.app import declare, decoders, mapping, promises, services
 from gateway.core.declared import Declared
 from gateway.core.ingest import Decode
 from gateway.core.mapping import TopicMap
@@ -46,6 +46,8 @@ class Configuration(msgspec.Struct, frozen=True):
     topic_map: TopicMap
     decoders: dict[str, Decode]
     logs: tuple[AppLog, ...]
+    #: Group, such as ``ecommerce.inventory`` → its service.
+    services: dict[str, Service]
     #: The file it came from; None without one.
     path: Path | None
 
@@ -80,6 +82,7 @@ def gather(config: Path | None) -> Configuration:
         topic_map=mapping(settings, declared),
         decoders={**BUILT_IN, **decoders(apps)},
         logs=tuple(AppLog(p.app, p.durability, p.retention, p.keep) for p in promises(settings, declared, apps)),
+        services=services(declared, apps),
         path=path,
     )
 

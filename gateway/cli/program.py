@@ -9,14 +9,17 @@ import typer
 
 from gateway.cli.bridge import run as bridge
 from gateway.cli.check import run as check
+from gateway.cli.dead import application as dead
 from gateway.cli.edge import run as edge
 from gateway.cli.explain import run as explain
+from gateway.cli.groups import application as groups
 from gateway.cli.pub import run as pub
 from gateway.cli.sub import run as sub
 from gateway.cli.tail import run as tail
 from gateway.cli.token import run as token
 from gateway.cli.topics import run as topics
 from gateway.cli.up import run as up
+from gateway.cli.work import run as work
 from gateway.errors import GatewayError
 
 application = typer.Typer(
@@ -36,6 +39,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "up": up,
     "edge": edge,
     "bridge": bridge,
+    "work": work,
     "pub": pub,
     "sub": sub,
     "tail": tail,
@@ -46,6 +50,8 @@ COMMANDS: dict[str, Callable[..., None]] = {
 }
 for name, command in COMMANDS.items():
     application.command(name)(command)
+application.add_typer(groups, name="groups")
+application.add_typer(dead, name="dead")
 
 
 def main() -> None:

@@ -75,7 +75,7 @@ def run(
 
 
 async def _up(found: Configuration, fleet: Path | None, stop: asyncio.Event) -> None:
-    up = Up(found.settings, found.declared, found.topic_map, found.path, _say)
+    up = Up(found.settings, found.declared, found.topic_map, found.path, _say, tuple(found.services))
     try:
         starting = asyncio.create_task(up.start(fleet), name="start")
         stopping = asyncio.create_task(stop.wait(), name="stop")

@@ -11,7 +11,7 @@ import msgspec
 from gateway import limits
 from gateway.adapters.log.keys import part
 from gateway.adapters.log.link import Link, good
-from gateway.adapters.log.resp import pack
+from gateway.adapters.log.resp import Reply, pack
 from gateway.core.event import Meta, Partition
 
 
@@ -34,6 +34,10 @@ class DeadLetter(msgspec.Struct, frozen=True):
     traceback: str = ""
     #: Of the event, where it had one.
     id: str = ""
+    #: Its position in the log, ``epoch-offset``, where it had one.
+    at: str = ""
+    #: By which its order was kept, where that is not its topic.
+    key: str = ""
 
 
 async def bury(link: Link, partition: Partition, letters: Sequence[DeadLetter], kept: int) -> None:
@@ -41,25 +45,43 @@ async def bury(link: Link, partition: Partition, letters: Sequence[DeadLetter], 
     key = part(partition, "dead")
     for start in range(0, len(letters), limits.LOG_PAGE):
         page = letters[start : start + limits.LOG_PAGE]
-        for reply in await link.call(*(pack("XADD", key, "MAXLEN", "~", kept, "*", *_flat(one)) for one in page)):
+        for reply in await link.call(*(pack("XADD", key, "MAXLEN", "~", kept, "*", *flat(one)) for one in page)):
             good(reply)
 
 
 async def dead(link: Link, partition: Partition, after: str, count: int) -> list[tuple[str, DeadLetter]]:
     start = after if after == "-" else f"({after}"
     reply = await link.ask("XRANGE", part(partition, "dead"), start, "+", "COUNT", count)
-    letters = []
-    for id, flat in cast("list[tuple[bytes, list[bytes]]]", reply):
-        letters.append((id.decode(), _letter(dict(zip(flat[::2], flat[1::2], strict=True)))))
-    return letters
+    return _letters(reply)
 
 
-def _flat(letter: DeadLetter) -> list[bytes | str | int]:
-    flat: list[bytes | str | int] = []
+async def one(link: Link, partition: Partition, id: str) -> DeadLetter | None:
+    found = _letters(await link.ask("XRANGE", part(partition, "dead"), id, id))
+    return found[0][1] if found else None
+
+
+async def drop(link: Link, partition: Partition, ids: Sequence[str]) -> int:
+    """Forget letters for good; returns how many were there."""
+    gone = 0
+    for start in range(0, len(ids), limits.LOG_PAGE):
+        gone += cast("int", await link.ask("XDEL", part(partition, "dead"), *ids[start : start + limits.LOG_PAGE]))
+    return gone
+
+
+def _letters(reply: Reply) -> list[tuple[str, DeadLetter]]:
+    return [
+        (id.decode(), _letter(dict(zip(fields[::2], fields[1::2], strict=True))))
+        for id, fields in cast("list[tuple[bytes, list[bytes]]]", reply)
+    ]
+
+
+def flat(letter: DeadLetter) -> list[bytes | str | int]:
+    """The fields of its entry, names and values."""
+    fields: list[bytes | str | int] = []
     for name in letter.__struct_fields__:
         value = getattr(letter, name)
-        flat += (name, _packed(value) if isinstance(value, Meta) else value)
-    return flat
+        fields += (name, _packed(value) if isinstance(value, Meta) else value)
+    return fields
 
 
 def _packed(meta: Meta) -> bytes:
@@ -93,4 +115,6 @@ def _letter(fields: Mapping[bytes, bytes]) -> DeadLetter:
         worker=text(b"worker"),
         traceback=text(b"traceback"),
         id=text(b"id"),
+        at=text(b"at"),
+        key=text(b"key"),
     )

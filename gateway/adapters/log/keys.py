@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Final, Literal
 
 import msgspec
 
+from gateway import limits
 from gateway.core.event import Partition
+
+#: Offsets from here on number replays of dead letters: copies, and no entries of the log. Exact as a double (Lua).
+REPLAYS: Final = 2**52
 
 
 class AppLog(msgspec.Struct, frozen=True):
@@ -16,8 +20,10 @@ class AppLog(msgspec.Struct, frozen=True):
     #: ``fast``: acknowledged from memory. ``disk``: after fsync. ``replica``: after a replica confirmed it.
     durability: Literal["fast", "disk", "replica"] = "disk"
     #: Seconds that events are kept, and how many of a partition are kept whatever their age.
-    retention: float = 86_400.0
-    keep: int = 10_000
+    retention: float = limits.RETENTION
+    keep: int = limits.KEEP
+    #: Entries of a partition that wait for the slowest group, whatever their age; beyond, they become dead letters.
+    unfinished: int = limits.UNFINISHED
 
     def partitions(self, count: int) -> tuple[Partition, ...]:
         return tuple(f"{self.app}.{index}" for index in range(count))
@@ -26,7 +32,20 @@ class AppLog(msgspec.Struct, frozen=True):
 class Counters:
     """What happened in this process's log since it was opened; the process exports them."""
 
-    __slots__ = ("appended", "batches", "buried", "corrupt", "duplicates", "epoch_changes", "retries", "trimmed")
+    __slots__ = (
+        "appended",
+        "batches",
+        "buried",
+        "corrupt",
+        "duplicates",
+        "epoch_changes",
+        "fenced",
+        "overtaken",
+        "replayed",
+        "retries",
+        "settles",
+        "trimmed",
+    )
 
     def __init__(self) -> None:
         self.appended = 0
@@ -35,7 +54,13 @@ class Counters:
         self.corrupt = 0
         self.duplicates = 0
         self.epoch_changes = 0
+        #: Leases that were lost while their holder still worked.
+        self.fenced = 0
+        #: Unfinished entries that trimming made dead letters of.
+        self.overtaken = 0
+        self.replayed = 0
         self.retries = 0
+        self.settles = 0
         self.trimmed = 0
 
 
@@ -45,9 +70,14 @@ def log_key(partition: Partition) -> str:
 
 
 def part(partition: Partition, name: str) -> str:
-    """The key of one of a partition's parts: epochs, heads, last, idem, marks, trimmer, live or dead."""
+    """The key of one of a partition's parts: epochs, heads, last, idem, marks, trimmer, live, dead or groups."""
     return f"{{{partition}}}:{name}"
 
 
 def parts(partition: Partition, *names: str) -> tuple[str, ...]:
     return (log_key(partition), *(part(partition, name) for name in names))
+
+
+def group_part(partition: Partition, group: str, name: str = "") -> str:
+    """The key of a group's state in a partition, or of one of its parts: parked, crashes or replays."""
+    return f"{{{partition}}}:group:{group}:{name}" if name else f"{{{partition}}}:group:{group}"

@@ -147,6 +147,8 @@ class Link:
         reply = (await self.call(command))[0]
         if missing_script(reply):
             reply = (await self.call(script.load, command))[1]
+        if isinstance(reply, hiredis.ReplyError) and str(reply).startswith("READONLY"):
+            self.drop()  # it became a replica: whoever answers at this address now is asked next
         return good(reply)
 
     async def close(self) -> None:

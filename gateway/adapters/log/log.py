@@ -12,6 +12,7 @@ from gateway.adapters.log import dead as letters
 from gateway.adapters.log import epochs, promises
 from gateway.adapters.log.dead import DeadLetter
 from gateway.adapters.log.entry import checked
+from gateway.adapters.log.group import Groups
 from gateway.adapters.log.history import History, Page, Walk
 from gateway.adapters.log.keys import AppLog, Counters, part
 from gateway.adapters.log.link import Link, address
@@ -49,6 +50,10 @@ class Log:
         }
         self._history = History(self._reads, self.counters)
         self._trimmer = Trimmer(self.counters)
+        #: Services' cursors, leases and replays.
+        self.groups = Groups(
+            lambda partition: self._writes[self._app(partition).app], self._reads, gateway, self.counters
+        )
         self._tails: list[Tail] = []
 
     @classmethod
@@ -193,6 +198,13 @@ class Log:
     async def dead(self, partition: Partition, after: str = "-", count: int = 100) -> list[tuple[str, DeadLetter]]:
         """A page of dead letters after the id ``after``, oldest first."""
         return await letters.dead(self._reads, partition, after, count)
+
+    async def dead_letter(self, partition: Partition, id: str) -> DeadLetter | None:
+        return await letters.one(self._reads, partition, id)
+
+    async def drop_dead(self, partition: Partition, ids: Sequence[str]) -> int:
+        """Forget dead letters for good; returns how many were there."""
+        return await letters.drop(self._reads, partition, ids)
 
     async def trim(self) -> int:
         """One pass over all partitions whose trimming no other process holds; returns the entries that went."""

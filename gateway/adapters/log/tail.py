@@ -46,6 +46,7 @@ class Tail:
         #: Last entry that was yielded, control entries included.
         self.position = Position(0, 0)
         self._live_at = b"0-0"
+        self._lively = True
         self._checked: Wire | None = None
 
     async def start(self, fill: int) -> list[Record]:
@@ -72,6 +73,16 @@ class Tail:
             before = f"({cast('bytes', entries[-1][0]).decode()}"
         newest.reverse()
         return newest
+
+    async def start_at(self, offset: int) -> None:
+        """Stand after ``offset``, to read the log alone; what is trimmed by then makes the first batch ``lost``.
+
+        Raises `Unavailable` when the server is away.
+        """
+        wire = await self._link.wire()
+        self.position = epochs.table(good((await wire.call(epochs.ask(self._partition)))[0])).at(offset)
+        self._lively = False
+        self._checked = None
 
     def __aiter__(self) -> Tail:
         return self
@@ -117,7 +128,9 @@ class Tail:
         return Batch([], [], opened=found, lost=True)
 
     async def _read_on(self, wire: Wire) -> Batch | None:
-        streams = (self._log, self._live, str(self.position), self._live_at)
+        streams: tuple[bytes | str, ...] = (self._log, self._live, str(self.position), self._live_at)
+        if not self._lively:
+            streams = (self._log, str(self.position))
         block = int(limits.TAIL_BLOCK * 1000)
         ask = pack("XREAD", "COUNT", limits.LOG_PAGE, "BLOCK", block, "STREAMS", *streams)
         reply = good((await wire.call(ask))[0])

@@ -1,0 +1,205 @@
+"""The worker: counts its equals, leases a fair share of the partitions, and ends without losing or repeating much."""
+
+from __future__ import annotations
+
+import asyncio
+import faulthandler
+import logging
+import time
+
+from gateway import limits
+from gateway.adapters.identity import new_id
+from gateway.adapters.log import GroupState, Log
+from gateway.adapters.metrics import WorkerMetrics
+from gateway.core.declared import Declared
+from gateway.core.event import Partition
+from gateway.core.lanes import Item
+from gateway.errors import GatewayError, NotAvailable
+from gateway.service import Service
+from gateway.worker.holding import Holding
+from gateway.worker.job import Emits
+from gateway.worker.slots import SlotRunners
+from gateway.worker.wants import Wants
+
+_logger = logging.getLogger("gateway.worker")
+
+
+class Worker:
+    """One worker of one service. It keeps nothing that the log does not know; run as many as you like."""
+
+    #: What holds a partition; faults put a broken one here.
+    holding = Holding
+
+    def __init__(
+        self,
+        log: Log,
+        declared: Declared,
+        group: str,
+        service: Service,
+        *,
+        name: str = "",
+        lease: float = limits.LEASE,
+        beat: float = limits.WORKER_BEAT,
+        guard: bool = False,
+    ) -> None:
+        """``group`` is ``app.service``; ``lease``, ``beat``: seconds. ``guard``: end the process if it is stuck."""
+        self.log = log
+        self.group = group
+        self.name = name or new_id()
+        self.metrics = WorkerMetrics(group)
+        self.holdings: dict[Partition, Holding] = {}
+        self._service = service
+        self._wants = Wants(service, declared)
+        self._partitions = service.partitions(declared)
+        self._emits = Emits(log, declared, group, service)
+        self._lease, self._beat, self._guard = lease, beat, guard
+        self._states: dict[Partition, GroupState] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._changed = asyncio.Event()
+        self._draining = False
+        self._beaten_at = 0.0
+        self._export()
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Work until ``stop`` is set; then finish what runs, within ``limits.GRACE``, and hand over.
+
+        Start: log, slots, then leases. End: membership, leases, slots, log.
+        """
+        self._slots = SlotRunners(self._service.concurrency, self._wants.widest, self._emits, self.metrics)
+        async with asyncio.TaskGroup() as group:
+            log = group.create_task(self.log.run(), name="log")
+            slots = group.create_task(self._slots.run(), name="slots")
+            looking = group.create_task(self._look(), name="look")
+            balance = group.create_task(self._balance(group), name="balance")
+            _logger.info("worker %s of %s", self.name, self.group)
+            await stop.wait()
+            self._draining = True
+            balance.cancel()
+            await asyncio.wait([balance])
+            await self._leave()
+            for task in (looking, slots, log):
+                task.cancel()
+        if self._guard:
+            faulthandler.cancel_dump_traceback_later()
+
+    def unready(self) -> list[str]:
+        """Why it does not work now; nothing when all is well."""
+        reasons = ["draining: this process is going down"] if self._draining else []
+        if not self._beaten_at:
+            reasons.append("it has not joined its group yet")
+        return reasons + self.log.unready()
+
+    def render(self) -> tuple[bytes, str]:
+        return self.metrics.render()
+
+    async def _leave(self) -> None:
+        try:
+            await self.log.groups.leave(self.group, self.name)
+        except GatewayError as error:
+            _logger.warning("the other workers were not told: %s", error)
+        for holding in self.holdings.values():
+            holding.leave()
+        if self._tasks:
+            _, late = await asyncio.wait(self._tasks, timeout=limits.GRACE + limits.CANCEL_AGAIN)
+            for task in late:
+                # The log is away, or a handler will not be cancelled: the leases expire.
+                task.cancel()
+
+    async def _look(self) -> None:
+        armed = 0.0
+        while True:
+            await asyncio.sleep(limits.LOOK_AT_SLOTS)
+            now = asyncio.get_running_loop().time()
+            holdings = list(self.holdings.values())
+            self._slots.look(now, holdings)
+            for holding in holdings:
+                holding.look(now)
+            if self._guard and now - armed > limits.STUCK / 20:
+                faulthandler.dump_traceback_later(limits.STUCK, exit=True)
+                armed = now
+
+    # --- who has which partition ---
+
+    async def _balance(self, group: asyncio.TaskGroup) -> None:
+        why = ""
+        while True:
+            try:
+                alive = await self.log.groups.beat(self.group, self.name)
+                self._beaten_at = asyncio.get_running_loop().time()
+                await self._share(alive, group)
+                await self._ask()
+                why = ""
+            except GatewayError as error:
+                if error.code != why:  # once per reason, not per beat
+                    _logger.warning("leases wait: %s", error)
+                why = error.code
+            self._changed.clear()
+            try:
+                async with asyncio.timeout(self._beat):
+                    await self._changed.wait()
+            except TimeoutError:
+                pass
+
+    async def _share(self, alive: list[str], group: asyncio.TaskGroup) -> None:
+        """Have as many partitions as any other, give or take one."""
+        rank = alive.index(self.name) if self.name in alive else 0
+        share, over = divmod(len(self._partitions), max(1, len(alive)))
+        share += rank < over
+        held = [holding for holding in self.holdings.values() if not holding.leaving]
+        for holding in held[share:]:
+            holding.leave()
+        # Each begins to ask elsewhere, so that not all ask for the same ones.
+        first = rank * len(self._partitions) // max(1, len(alive))
+        for partition in self._partitions[first:] + self._partitions[:first]:
+            if len(held) >= share:
+                return
+            if partition in self.holdings:
+                continue
+            lease = await self.log.groups.take(partition, self.group, self.name, self._service.start, self._lease)
+            if lease is None:
+                continue
+            holding = self.holding(self.log, lease, self._wants, self._slots, self.name, self._lease)
+            self.holdings[partition] = holding
+            held.append(holding)
+            task = group.create_task(holding.run(), name=f"hold {partition}")
+            self._tasks.add(task)
+            task.add_done_callback(lambda task, holding=holding: self._ended(task, holding))  # type: ignore[misc]  # mypy cannot infer a lambda with a default
+
+    def _ended(self, task: asyncio.Task[None], holding: Holding) -> None:
+        self._tasks.discard(task)
+        if self.holdings.get(holding.partition) is holding:
+            del self.holdings[holding.partition]
+            self._states.pop(holding.partition, None)
+        if not holding.leaving:
+            self.metrics.fenced.inc()
+            self._changed.set()
+
+    async def _ask(self) -> None:
+        """How far the group is in what we hold: for the metrics."""
+        for partition in list(self.holdings):
+            try:
+                self._states[partition] = await self.log.groups.ask(partition, self.group)
+            except NotAvailable:
+                continue  # it was forgotten this moment; its holder will be fenced
+
+    # --- what is seen ---
+
+    def _export(self) -> None:
+        gauge = self.metrics.of_service
+        gauge("gateway_partitions_held", "Partitions that this worker leases", lambda: len(self.holdings))
+        gauge("gateway_lag", "Entries behind the group's cursor, of what it holds", self._lag)
+        gauge("gateway_pending", "Events claimed and not finished", lambda: sum(len(h.out) for h in self._all))
+        gauge("gateway_parked", "Events that wait for another try", lambda: sum(h.lanes.parked for h in self._all))
+        gauge("gateway_oldest_unfinished_seconds", "Age of the oldest unfinished event", self._oldest)
+
+    @property
+    def _all(self) -> list[Holding]:
+        return list(self.holdings.values())
+
+    def _lag(self) -> float:
+        return sum(state.lag for state in self._states.values())
+
+    def _oldest(self) -> float:
+        oldest: list[Item] = [item for item in (holding.lanes.oldest for holding in self._all) if item is not None]
+        ages = [time.time() - item.ts / 1000 for item in oldest if item.ts]
+        return max(0.0, *ages) if ages else 0.0

@@ -1,0 +1,261 @@
+"""The slots of a worker: so many deliveries at a time, each cut short when its time is over, and no task per event."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import deque
+from collections.abc import Sequence
+from typing import Any
+
+from gateway import limits
+from gateway.adapters.metrics import WorkerMetrics
+from gateway.core.delivery import ACK, Bury, Park, judge
+from gateway.worker.holding import Holding
+from gateway.worker.job import Delivery, Emits, Job
+from gateway.worker.wants import Ready
+
+_NEVER = float("inf")
+
+
+class Slot:
+    """One delivery at a time, or one batch."""
+
+    __slots__ = ("deadline", "holding", "task", "why")
+
+    def __init__(self) -> None:
+        self.task: asyncio.Task[Any] | None = None
+        self.deadline = _NEVER
+        #: Whose delivery runs; None between two.
+        self.holding: Holding | None = None
+        #: Why it was cut short: ``late`` or ``dropped``; empty where it was not, and a cancellation is not ours.
+        self.why = ""
+
+    def cut(self, why: str) -> None:
+        self.why = self.why or why
+        if self.task is not None:
+            self.task.cancel()
+
+
+class SlotRunners:
+    """Runs jobs in the order in which they are handed in."""
+
+    def __init__(self, count: int, widest: int, emits: Emits, metrics: WorkerMetrics) -> None:
+        self.alone = asyncio.Lock()
+        self._emits = emits
+        self._metrics = metrics
+        self._widest = widest
+        self._slots = [Slot() for _ in range(count)]
+        self._apart = Slot()
+        self._jobs: deque[Job | Ready] = deque()
+        self._idle: deque[asyncio.Future[None]] = deque()
+        self._waking = False
+        self._loop = asyncio.get_running_loop()
+        #: Partitions that have something to do, as of the last look.
+        self._active = 1
+        self._ended = 0
+        #: How many are claimed ahead of the slots: what is done in half of the time between two looks.
+        self._ahead = 0
+
+    async def run(self) -> None:
+        """Run jobs until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            for number, slot in enumerate(self._slots):
+                slot.task = group.create_task(self._work(slot), name=f"slot {number}")
+
+    def look(self, now: float, holdings: Sequence[Holding]) -> None:
+        """Cut short what is late, and see how fast we are. Asked every ``limits.LOOK_AT_SLOTS``."""
+        for slot in (*self._slots, self._apart):
+            if slot.deadline < now:
+                slot.cut("late")
+                slot.deadline = now + limits.CANCEL_AGAIN
+        self._active = max(1, sum(1 for one in holdings if len(one.lanes)))
+        self._ahead, self._ended = min(limits.CLAIM, self._ended // 2), 0
+
+    # --- for holdings ---
+
+    @property
+    def hungry(self) -> bool:
+        return bool(self._idle) and not self._jobs
+
+    def share(self) -> int:
+        return max(1, len(self._slots) * self._widest // self._active) + self._ahead
+
+    def hand(self, jobs: Sequence[Job]) -> None:
+        for job in jobs:
+            ready = job.want.ready
+            if not ready.batch:
+                self._jobs.append(job)
+                continue
+            if not ready.waiting:
+                self._jobs.append(ready)
+            ready.waiting.append(job)
+        if jobs:
+            self._wake_one()
+
+    def withdraw(self, holding: Holding) -> None:
+        kept: deque[Job | Ready] = deque()
+        for job in self._jobs:
+            if isinstance(job, Job):
+                if job.holding is holding:
+                    holding.forget(job.item)
+                    continue
+            else:
+                for one in [one for one in job.waiting if one.holding is holding]:
+                    job.waiting.remove(one)
+                    holding.forget(one.item)
+            kept.append(job)
+        self._jobs = kept
+
+    def cancel(self, holding: Holding) -> None:
+        for slot in (*self._slots, self._apart):
+            if slot.holding is holding:
+                slot.cut("dropped")
+
+    async def run_alone(self, job: Job) -> None:
+        slot = self._apart
+        slot.task = asyncio.current_task()
+        try:
+            await self._deliver(slot, job)
+        finally:
+            slot.task = None
+
+    # --- the work ---
+
+    def _wake_one(self) -> None:
+        while self._idle and not self._waking:
+            first = self._idle.popleft()
+            if not first.done():
+                first.set_result(None)
+                self._waking = True
+
+    async def _work(self, slot: Slot) -> None:
+        turn = self._loop.time()
+        while True:
+            while not self._jobs:
+                idle = self._loop.create_future()
+                self._idle.append(idle)
+                await idle
+                self._waking = False
+                turn = self._loop.time()
+            job = self._jobs.popleft()
+            if self._jobs:
+                self._wake_one()
+            if isinstance(job, Job):
+                if job.holding.fresh:
+                    await self._deliver(slot, job)
+                else:
+                    job.holding.postpone(job)
+            else:
+                await self._deliver_batch(slot, job, self._batch(job))
+            if (now := self._loop.time()) - turn > limits.TURN:
+                # Handlers that never wait would keep the loop from everybody else.
+                await asyncio.sleep(0)
+                turn = now
+
+    def _batch(self, ready: Ready) -> list[Job]:
+        jobs: list[Job] = []
+        while ready.waiting and len(jobs) < ready.batch:
+            job = ready.waiting.popleft()
+            if job.holding.fresh:
+                jobs.append(job)
+            else:
+                job.holding.postpone(job)
+        if ready.waiting:
+            self._jobs.append(ready)
+        return jobs
+
+    async def _deliver(self, slot: Slot, job: Job) -> None:
+        ready, item, holding = job.want.ready, job.item, job.holding
+        delivery = Delivery(self._emits, job.event, job.want.variables, item.attempts + 1)
+        error: BaseException | None = None
+        began = self._loop.time()
+        slot.holding, slot.deadline = holding, began + ready.timeout
+        try:
+            payload = ready.payload(job.event)
+            if ready.batch:
+                await ready.call([payload], [delivery])
+            else:
+                await ready.call(payload, delivery)
+            if delivery.emitted:
+                await self._emits.append(delivery.emitted)
+        except asyncio.CancelledError as cut:
+            error = self._cut(slot, cut, ready.timeout)
+        except Exception as raised:  # noqa: BLE001 - a handler is not ours, and may raise anything
+            error = raised
+        dropped = slot.why == "dropped"
+        self._free(slot)
+        self._metrics.seconds.observe(self._loop.time() - began)
+        if dropped:
+            holding.forget(item)
+        else:
+            self._judge(job, error)
+
+    async def _deliver_batch(self, slot: Slot, ready: Ready, jobs: list[Job]) -> None:
+        """All at once; where that fails, one after another, as if nothing had been tried."""
+        if len(jobs) == 1:
+            await self._deliver(slot, jobs[0])
+            return
+        payloads, deliveries, taken = [], [], []
+        for job in jobs:
+            try:
+                payloads.append(ready.payload(job.event))
+            except Exception as error:  # noqa: BLE001 - a type's own hooks may raise anything
+                self._judge(job, error)
+            else:
+                taken.append(job)
+                deliveries.append(Delivery(self._emits, job.event, job.want.variables, job.item.attempts + 1))
+        if not taken:
+            return
+        began, failed = self._loop.time(), True
+        # Whose partition is lost finds its results dropped; the others of the batch need not be cut short for it.
+        slot.holding, slot.deadline = taken[0].holding, began + ready.timeout
+        try:
+            await ready.call(payloads, deliveries)
+            for delivery in deliveries:
+                await self._emits.append(delivery.emitted)
+            failed = False
+        except asyncio.CancelledError as cut:
+            self._cut(slot, cut, ready.timeout)
+        except Exception:  # noqa: BLE001, S110 - each is delivered alone now, and what it raises then is told
+            pass
+        self._free(slot)
+        self._metrics.seconds.observe(self._loop.time() - began)
+        for job in taken:
+            if not failed:
+                self._judge(job, None)
+            elif job.holding.leaving or job.holding.dropped:
+                job.holding.forget(job.item)
+            else:
+                await self._deliver(slot, job)
+
+    def _cut(self, slot: Slot, cut: asyncio.CancelledError, timeout: float) -> BaseException:
+        if not slot.why:
+            if (task := asyncio.current_task()) is not None and task.cancelling():
+                raise cut
+            return cut  # the handler raised it by itself
+        late = TimeoutError(f"not done within {timeout:g} s")
+        late.__cause__ = cut
+        return late
+
+    def _free(self, slot: Slot) -> None:
+        slot.holding, slot.deadline = None, _NEVER
+        if slot.why:
+            slot.why = ""
+            while slot.task is not None and slot.task.cancelling():
+                slot.task.uncancel()
+
+    def _judge(self, job: Job, error: BaseException | None) -> None:
+        self._ended += 1
+        if error is None:
+            self._metrics.done.inc()
+            job.holding.finish(job.item, ACK)
+            return
+        jitter = random.random()  # noqa: S311 - spreads retries; nothing secret hangs on it
+        verdict = judge(job.item.attempts + 1, error, job.want.ready.reaction.retry, jitter)
+        if isinstance(verdict, Park):
+            self._metrics.again.inc()
+        elif isinstance(verdict, Bury):
+            self._metrics.given_up.inc()
+            self._metrics.dead(verdict.reason)
+        job.holding.finish(job.item, verdict, error)

@@ -1,0 +1,155 @@
+"""A worker in a process of its own, to be killed; and workers that are broken on purpose.
+
+``python -m tests.faults.worker_process LOG_URL SINK KIND NAME`` writes "up" when it has joined its group. Each effect
+is one line of SINK, which all workers append to: event id, key, number, attempt.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+import uvloop
+
+from gateway import App, Context, Retry, Service, Topic, limits
+from gateway.adapters.log import AppLog, Log
+from gateway.app import declare
+from gateway.core.delivery import ACK, Verdict
+from gateway.core.lanes import Item
+from gateway.settings import Settings
+from gateway.worker import Worker
+from gateway.worker.holding import Holding
+from tests.servers import eventually
+
+ROOT = Path(__file__).parents[2]
+PARTITIONS = 8
+GROUP = "shop.stock"
+#: Seconds; short, because faults wait for it.
+LEASE = 1.0
+
+
+class Order(msgspec.Struct):
+    n: int
+    #: What the event does to its handler; nothing by default.
+    does: str = ""
+
+
+stock = Service("stock", emits=["shop/stock/{order}/taken"])
+
+
+@stock.on("shop/orders/{order}/placed", retry=Retry(4, first=0.05, most=0.2), timeout=0.5)
+async def take(order: Order, context: Context) -> None:
+    match order.does:
+        case "kill":
+            os._exit(9)
+        case "hang":
+            await asyncio.sleep(3600)
+        case "never":
+            raise ValueError("never")
+        case "flaky" if context.attempt < 3:
+            raise ValueError("not yet")
+        case "slow":
+            await asyncio.sleep(0.02)
+    os.write(SINK, f"{context.event.id} {context.variables['order']} {order.n} {context.attempt}\n".encode())
+    if order.n % 10 == 0:
+        context.emit(f"shop/stock/{context.variables['order']}/taken", {"n": order.n})
+
+
+APP = App(
+    "shop",
+    topics=[
+        Topic(pattern="shop/orders/{order}/placed", key="{order}"),
+        Topic(pattern="shop/stock/{order}/taken", key="{order}"),
+    ],
+    services=[stock],
+)
+DECLARED = declare(Settings(), [APP])
+SINK = -1
+
+
+class SettlesEarly(Holding):
+    """Says that an event is done before its handler ran."""
+
+    async def _hand(self, items: Sequence[Item]) -> None:
+        for item in items:
+            self.lanes.settle(item, ACK, 0.0)
+        await self._tell()
+        await super()._hand(items)
+
+    def finish(self, item: Item, verdict: Verdict, error: BaseException | None = None) -> None:
+        self.out.pop(item.offset, None)
+        self._wake.set()
+
+
+KINDS: dict[str, type[Holding]] = {kind.__name__: kind for kind in (Holding, SettlesEarly)}
+
+
+class WorkerProcess:
+    """Started, stopped, killed and started again by a test; a new name at each start."""
+
+    def __init__(self, log_url: str, sink: Path, kind: str, name: str) -> None:
+        self._arguments = (log_url, str(sink), kind)
+        self._name, self._lives = name, 0
+        self.child: asyncio.subprocess.Process | None = None
+
+    async def start(self) -> None:
+        self._lives += 1
+        program = (sys.executable, "-m", "tests.faults.worker_process", *self._arguments, f"{self._name}.{self._lives}")
+        self.child = await asyncio.create_subprocess_exec(*program, cwd=ROOT, stdout=asyncio.subprocess.PIPE)
+
+    async def up(self) -> None:
+        if self.child is None or self.child.stdout is None:
+            raise RuntimeError("it was not started")
+        async with asyncio.timeout(30):
+            said = await self.child.stdout.readline()
+        if said != b"up\n":
+            raise RuntimeError(f"the worker ended with {await self.child.wait()}")
+
+    @property
+    def alive(self) -> bool:
+        return self.child is not None and self.child.returncode is None
+
+    def send(self, number: signal.Signals) -> None:
+        if self.child is not None and self.child.returncode is None:
+            self.child.send_signal(number)
+
+    async def gone(self) -> int:
+        """Wait for its end."""
+        if self.child is None:
+            return 0
+        async with asyncio.timeout(30):
+            code = await self.child.wait()
+        self.child._transport.close()  # type: ignore[attr-defined]  # or its pipe is closed with a warning, later
+        return code
+
+    async def kill(self) -> None:
+        self.send(signal.SIGKILL)
+        await self.gone()
+
+
+async def main(log_url: str, sink: str, kind: str, name: str) -> None:
+    global SINK
+    logging.basicConfig(level="ERROR")
+    SINK = os.open(sink, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    limits.WORKER_SILENT = 2 * LEASE  # type: ignore[misc]  # shorter for tests
+    log = await Log.open(log_url, [AppLog("shop")], partitions=PARTITIONS)
+    worker = Worker(log, DECLARED, GROUP, stock, name=name, lease=LEASE, beat=0.1)
+    worker.holding = KINDS[kind]
+    stop = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(worker.run(stop), name="worker")
+        await eventually(lambda: not worker.unready(), within=30)
+        sys.stdout.write("up\n")
+        sys.stdout.flush()
+    await log.close()
+
+
+if __name__ == "__main__":
+    uvloop.run(main(*sys.argv[1:]))
