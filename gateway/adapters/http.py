@@ -14,10 +14,12 @@ import msgspec
 import uvicorn
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
-from starlette.types import Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from gateway import limits
@@ -219,7 +221,7 @@ def _typed(endpoint: Endpoint, api: Api) -> Endpoint:
 
 def application(api: Api) -> Starlette:
     """Return the ASGI application of the edge."""
-    return _application(routes(api))
+    return _application(routes(api), Middleware(_Cors, api=api))
 
 
 def health(process: Probed) -> Starlette:
@@ -227,11 +229,27 @@ def health(process: Probed) -> Starlette:
     return _application(probes(process))
 
 
-def _application(routes: list[Route]) -> Starlette:
-    app = Starlette(routes=routes, exception_handlers={HTTPException: no_route, Exception: failed})
+def _application(routes: list[Route], *middleware: Middleware) -> Starlette:
+    app = Starlette(
+        routes=routes, middleware=middleware, exception_handlers={HTTPException: no_route, Exception: failed}
+    )
     # A redirect would send the client wherever its own Host header says.
     app.router.redirect_slashes = False
     return app
+
+
+class _Cors(CORSMiddleware):
+    """What a browser asks before a page of another origin may read an answer (WHATWG Fetch, 3.3)."""
+
+    def __init__(self, app: ASGIApp, api: Api) -> None:
+        asked = ("authorization", "content-type", "event-id", "idempotency-key", "last-event-id", "traceparent")
+        super().__init__(
+            app, allow_methods=("GET", "POST"), allow_headers=asked, expose_headers=("retry-after",), max_age=600
+        )
+        self._api = api
+
+    def is_allowed_origin(self, origin: str) -> bool:
+        return self._api.allows(origin, None)
 
 
 class _GuardedHttp(HttpToolsProtocol):

@@ -25,12 +25,14 @@ from gateway.core.declared import Declared, Found
 from gateway.core.event import Appended, Partition, Position, Publication, Record
 from gateway.core.explain import explain
 from gateway.core.fanout import Fanout
+from gateway.core.origin import Origins
 from gateway.core.topic import matches
 from gateway.edge.client import Client, decode_call
 from gateway.edge.feed import Feed
 from gateway.edge.publisher import Publisher
 from gateway.edge.watch import watch
 from gateway.errors import BadToken, GatewayError, Refused, Unavailable
+from gateway.settings import loopback
 
 _log = logging.getLogger("gateway.edge")
 
@@ -74,7 +76,9 @@ class Edge:
         self.version = version("topic-gateway")
         self._verifier = verifier
         self._anonymous = anonymous
-        self._origins = frozenset(origins)
+        self._origins = tuple(origins)
+        #: Only this machine can reach it.
+        self._local = False
         self._feeds: dict[Partition, Feed] = {}
         self._readers: dict[Partition, asyncio.Task[None]] = {}
         self._idle_since: dict[Partition, float] = {}
@@ -108,6 +112,7 @@ class Edge:
         cancelled, then the log. Raises :class:`OSError` where the address is taken.
         """
         self.loop = asyncio.get_running_loop()
+        self._local = loopback(host) and not proxies
         sock = http.listen(host, port)
         self.port = sock.getsockname()[1]
         server = http.server(
@@ -235,18 +240,15 @@ class Edge:
         if self._draining:
             return handshake.Refused(503, "this server is going down; come back at once: another one is up")
         if not self.allows(request.header("origin"), request.header("host")):
+            self.metrics_of.refused.labels("origin").inc()
+            _log.info("refused a page of %r: it is not in edge.allowed_origins", request.header("origin"))
             return handshake.Refused(403, "this origin is not allowed; add it to edge.allowed_origins in gateway.toml")
         client = Client(self, connection, new_id())
         self._clients.add(client)
         return client
 
     def allows(self, origin: str | None, host: str | None) -> bool:
-        """Say whether a page of ``origin`` may use this gateway; programs send none.
-
-        Without this any page on the web could publish through the visitor's own machine.
-        """
-        own = origin is not None and origin.partition("://")[2] == host
-        return origin is None or own or origin in self._origins or "*" in self._origins
+        return Origins(self._origins, local=self._local).allows(origin, host)
 
     def forget(self, client: Client) -> None:
         self._clients.discard(client)

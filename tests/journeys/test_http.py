@@ -252,3 +252,20 @@ async def test_a_log_server_whose_memory_is_full(fresh_log_server: Callable[...,
             admin.config_set("maxmemory", "0")
             again = await http.post(path, json=3)
             assert again.json()["offset"] == first.json()["offset"] + 1
+
+
+async def test_a_page_of_an_allowed_origin_may_read_the_answers(log_server: str) -> None:
+    page = {"Origin": "https://ours.example"}
+    async with running_edge(log_server, origins=["https://ours.example"]) as edge, httpx.AsyncClient() as http:
+        asks = {**page, "Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "authorization"}
+        step("the browser asks before it sends a token")
+        before = await http.options(f"{edge.http}/topics/try/x", headers=asks)
+        assert before.status_code == 200
+        assert "authorization" in before.headers["access-control-allow-headers"]
+        step("and may show the answer to the page")
+        answer = await http.post(f"{edge.http}/topics/try/x", content=b"x", headers={**page, **bearer("alice")})
+        assert answer.status_code == 201
+        assert answer.headers["access-control-allow-origin"] == page["Origin"]
+        evil = await http.options(f"{edge.http}/topics/try/x", headers={**asks, "Origin": "https://evil.example"})
+        assert evil.status_code == 400
+        assert "access-control-allow-origin" not in evil.headers
