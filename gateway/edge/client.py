@@ -4,24 +4,20 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine, Mapping
-from typing import TYPE_CHECKING, Any
-
-import msgspec
+from typing import Any
 
 from gateway import limits
 from gateway.adapters.websocket import Connection
 from gateway.core import frame, session, wire
 from gateway.core.declared import Found
 from gateway.core.event import Event, Partition, Position, Publication, Record
-from gateway.core.payload import check_json
 from gateway.core.resume import parse
 from gateway.core.session import Attach, Authenticate, Call, Close, Detach, Reply, Session, Step, Store
+from gateway.edge.calls import call
 from gateway.edge.feed import Feed
 from gateway.edge.recovery import missed
-from gateway.errors import BadPayload, BadToken, Busy, GatewayError, TokenExpired, Unavailable
-
-if TYPE_CHECKING:
-    from gateway.edge.process import Edge
+from gateway.edge.shared import Shared
+from gateway.errors import BadToken, Busy, GatewayError, TokenExpired, Unavailable
 
 CODEC = "json"
 
@@ -42,13 +38,15 @@ def encode(filter: str, event: Event, record: Record | None) -> bytes:
 class Client:
     """Performs a session's steps. Its tasks belong to the edge and end with the connection."""
 
-    __slots__ = ("_asking", "_edge", "_expires", "_pending", "_session", "_timer", "connection", "offer")
+    __slots__ = ("_asking", "_edge", "_expires", "_gone", "_pending", "_session", "_timer", "connection", "offer")
 
-    def __init__(self, edge: Edge, connection: Connection, id: str) -> None:
+    def __init__(self, edge: Shared, connection: Connection, id: str, gone: Callable[[Client], None]) -> None:
         self.connection = connection
         #: The connection's own: fan-out calls it once per client and batch.
         self.offer = connection.offer
         self._edge = edge
+        #: Told when the connection is gone.
+        self._gone = gone
         self._session = Session(id)
         self._expires: int | None = None
         self._pending = 0
@@ -75,7 +73,7 @@ class Client:
         for channel in self._session.channels:
             self._edge.fanout.leave(channel, CODEC, self)
         self._session.close(session.NORMAL)
-        self._edge.forget(self)
+        self._gone(self)
 
     # --- feeds and fan-out call these ---
 
@@ -128,7 +126,7 @@ class Client:
             self.connection.text(wire.error(step.id, e))
             return
         except BadToken as e:
-            self._edge.metrics_of.refused.labels(e.code).inc()
+            self._edge.refused(e)
             self.connection.close(Close(session.INVALID_TOKEN.code, str(e)))
             return
         self._session.connected(grant.principal)
@@ -175,7 +173,7 @@ class Client:
         try:
             reply = await work
         except GatewayError as e:
-            self._edge.metrics_of.refused.labels(e.code).inc()
+            self._edge.refused(e)
             reply = wire.error(id, e)
         finally:
             self._pending -= 1
@@ -186,7 +184,8 @@ class Client:
         return wire.reply(step.id, "publish")
 
     async def _call(self, step: Call) -> bytes:
-        return wire.rpc_reply(step.id, await self._edge.call(self._session.principal, step.method, step.data))
+        answer = await call(self._edge.publisher, self._session.principal, step.method, step.data)
+        return wire.rpc_reply(step.id, answer)
 
     # --- subscribing ---
 
@@ -201,14 +200,14 @@ class Client:
         self._asking[channel] = (step.id, task)
 
     def _refuse(self, step: Attach, error: GatewayError) -> None:
-        self._edge.metrics_of.refused.labels(error.code).inc()
+        self._edge.refused(error)
         self._session.ended(step.ask.channel)
         self.connection.text(wire.error(step.id, error))
 
     async def _subscribe(self, step: Attach, met: list[Found]) -> None:
         channel = step.ask.channel
         try:
-            feeds = await self._edge.feeds_of(met)
+            feeds = await self._edge.readers.feeds_of(met)
             if len(feeds) == 1 and all(f.topic.history and not f.topic.ephemeral for f in met):
                 await self._recoverably(step, met, feeds[0])
             else:
@@ -319,12 +318,3 @@ def _cut(records: list[Record], room: int, least: int = 0) -> tuple[list[Record]
         if room < 0 and n >= least:
             return records[:n], records[n:]
     return records, []
-
-
-def decode_call(data: bytes, type: type[msgspec.Struct]) -> Any:
-    """Return an rpc's argument; raises :class:`BadPayload`."""
-    check_json(data)
-    try:
-        return msgspec.json.decode(data, type=type)
-    except msgspec.DecodeError as e:
-        raise BadPayload(f"not the argument of this method: {e}", "see docs/protocol.md") from None

@@ -140,7 +140,7 @@ async def test_what_comes_while_the_past_is_sent_is_not_skipped(log_server: str)
             await read_until(1)
             step("the watcher has one of two events when a third reaches the edge")
             told = await publish("devices/7/telemetry", 3)
-            await edge.edge.feed(place(edge)).reached(told["offset"])
+            await edge.edge.readers.feed(place(edge)).reached(told["offset"])
             await read_until(3)
         assert back.data() == [1, 2, 3]
 
@@ -204,7 +204,7 @@ async def test_text_and_bytes_are_shown_for_what_they_are(log_server: str) -> No
             shown = [(e["data"], e["tags"]["content_type"], e["tags"].get("encoding")) for _, e in tries.events]
             assert shown == [
                 ("AP8KCg==", "application/octet-stream", "base64"),
-                ("//4=", "text/csv", "base64"),
+                ("//4=", "application/octet-stream", "base64"),
                 ("a,b", "text/csv", None),
             ]
 

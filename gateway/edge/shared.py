@@ -1,0 +1,104 @@
+"""What the clients of one edge share: the log, the declarations, fan-out, readers, and who may come in."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import Coroutine, Mapping
+from importlib.metadata import version
+from typing import Any
+
+from gateway import limits
+from gateway.adapters.log import Log
+from gateway.adapters.metrics import EdgeMetrics
+from gateway.adapters.tokens import Grant, Verifier
+from gateway.core import wire
+from gateway.core.access import ANONYMOUS
+from gateway.core.declared import Declared, Found
+from gateway.core.event import Partition, Position, Record
+from gateway.core.fanout import Fanout
+from gateway.core.topic import matches
+from gateway.edge.publisher import Publisher
+from gateway.edge.readers import Readers
+from gateway.errors import BadToken, GatewayError
+
+_log = logging.getLogger("gateway.edge")
+
+
+class Shared:
+    """It holds nothing that another edge, or a new one, could not read from the log."""
+
+    def __init__(self, log: Log, declared: Declared, verifier: Verifier, *, anonymous: bool = False) -> None:
+        self.log = log
+        self.declared = declared
+        self.fanout = Fanout()
+        self.metrics_of = EdgeMetrics()
+        self.publisher = Publisher(declared, log, lambda via: self.metrics_of.published.labels(via).inc())
+        self.readers = Readers(log, declared, self.fanout, self.metrics_of.latency.observe, self.spawn)
+        self.version = version("topic-gateway")
+        self._verifier = verifier
+        self._anonymous = anonymous
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        return asyncio.get_running_loop()
+
+    def now(self) -> float:
+        return time.time()
+
+    def random(self) -> float:
+        return random.random()  # noqa: S311 - spreads pings over time; nothing secret hangs on it
+
+    def spawn(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+        """Run ``work`` as a task of this edge. An error in our own code is logged and counted, and ends that task."""
+        task = asyncio.create_task(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+        return task
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self.metrics_of.failures.inc()
+            _log.error("task %s failed", task.get_name(), exc_info=error)
+
+    async def last_values(self, met: list[Found], filter: str, start: Mapping[Partition, Position]) -> list[Record]:
+        """Return the last values that ``filter`` lets through; their publications move no position.
+
+        A value newer than ``start`` is left out: it comes, or came, to whoever reads on from there.
+        """
+        values: list[Record] = []
+        for found in met:
+            if not found.topic.retain:
+                continue
+            for partition in sorted(self.declared.places([found])):
+                topics = [filter] if found.key and filter == found.key else None
+                for record in await self.log.last(partition, topics, limits.LAST_VALUES - len(values)):
+                    if record.offset > start[partition].offset:
+                        continue
+                    if matches(filter, record.event.topic) and matches(found.topic.filter, record.event.topic):
+                        record.pub = wire.event_publication(record.event)
+                        values.append(record)
+        return values
+
+    def admit(self, token: str) -> Grant:
+        """Return who ``token`` names; raises :class:`BadToken` or :class:`TokenExpired`."""
+        if token:
+            return self._verifier.verify(token, self.now())
+        if not self._anonymous:
+            raise BadToken("a token is needed", "make one with `gateway token`, or set edge.anonymous = true")
+        return Grant(ANONYMOUS, None)
+
+    def refused(self, error: GatewayError) -> None:
+        """Count a request that is answered with ``error``."""
+        self.metrics_of.refused.labels(error.code).inc()
+
+    async def end(self) -> None:
+        """Cancel every task, readers among them, and wait for their end."""
+        self.readers.ended = True
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
