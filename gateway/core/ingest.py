@@ -10,14 +10,13 @@ import msgspec
 from gateway import limits
 from gateway.core.declared import Declared, valid
 from gateway.core.event import Draft, Event, Meta, Partition
-from gateway.core.payload import PayloadType
+from gateway.core.payload import kept_type
 from gateway.errors import BadPayload, BadTopic, NotDeclared, Refused
 
 #: Makes JSON of one content type; whatever it raises for bytes that are not of it becomes a dead letter's reason.
 Decode = Callable[[bytes], bytes]
 #: User properties that are fields of an event, not headers of it.
 _FIELDS = ("id", "traceparent")
-_DEFAULT_TYPES = {"json": "", "text": "text/plain", "bytes": "application/octet-stream"}
 
 
 class Arrived(msgspec.Struct, frozen=True, gc=False):
@@ -81,7 +80,7 @@ class Ingest:
             data = valid(topic, data)
             meta = Meta(
                 ts=ts,
-                type=_type(topic.payload, kind, data),
+                type=kept_type(topic.payload, kind, data),
                 was=kind if decode else "",
                 producer=f"device:{found.bound['device']}" if "device" in found.bound else "mqtt",
                 via="mqtt",
@@ -103,18 +102,6 @@ def _kind(content_type: str) -> str:
     kind = content_type.partition(";")[0].strip().lower()
     if len(kind) > limits.ID_BYTES or not kind.isprintable():
         raise BadPayload("the content type is too long or not printable", f"use at most {limits.ID_BYTES} characters")
-    return kind
-
-
-def _type(payload: PayloadType, kind: str, data: bytes) -> str:
-    """Return the MIME type under which ``data`` is kept; a reader may take the text of a ``text/…`` for UTF-8."""
-    if payload == "json" or not kind:
-        return _DEFAULT_TYPES[payload]
-    if payload == "bytes" and kind.startswith("text/"):
-        try:
-            data.decode()
-        except UnicodeDecodeError:
-            return _DEFAULT_TYPES["bytes"]
     return kind
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import msgspec
 
@@ -95,3 +95,24 @@ def _too_deep(value: Any) -> bool:
         if not level:
             return False
     return True
+
+
+#: What a payload is when nobody says more than its topic does already.
+_PLAIN: Final[dict[PayloadType, str]] = {"json": "", "text": "text/plain", "bytes": "application/octet-stream"}
+#: What clients send without meaning it.
+_GENERIC: Final = ("", "application/json", "application/x-www-form-urlencoded", "application/octet-stream")
+
+
+def kept_type(type: PayloadType, kind: str, data: bytes) -> str:
+    """Return the MIME type under which ``data`` is kept: ``kind`` where it says more than the topic's ``type``.
+
+    A reader may take a ``text/…`` for UTF-8, so what is not is kept as bytes.
+    """
+    if type == "json" or kind in _GENERIC:
+        return _PLAIN[type]
+    if kind.startswith("text/"):
+        try:
+            data.decode()
+        except UnicodeDecodeError:
+            return _PLAIN["bytes"]
+    return kind

@@ -10,13 +10,10 @@ from gateway import limits
 from gateway.adapters.identity import new_id
 from gateway.adapters.log import Log
 from gateway.core.access import Principal
-from gateway.core.declared import Declared, Topic, valid
+from gateway.core.declared import Declared, valid
 from gateway.core.event import Appended, Draft, Event, Meta, Position, Publication
+from gateway.core.payload import kept_type
 from gateway.errors import GatewayError, Refused, Unavailable
-
-#: Types that say of a payload what its topic says already.
-_DEFAULT_TYPES = {"json": "", "text": "text/plain", "bytes": "application/octet-stream"}
-_GENERIC = ("", "application/json", "application/x-www-form-urlencoded", "application/octet-stream")
 
 
 class Publisher:
@@ -48,7 +45,7 @@ class Publisher:
             asked.id or new_id(),
             Meta(
                 ts=time.time_ns() // 1_000_000,
-                type=_type(topic, kind, data),
+                type=kept_type(topic.payload, kind, data),
                 producer=str(who),
                 via=asked.via,
                 traceparent=asked.traceparent,
@@ -69,15 +66,3 @@ class Publisher:
             raise result
         self._published(asked.via)
         return result
-
-
-def _type(topic: Topic, kind: str, data: bytes) -> str:
-    """Return the MIME type under which ``data`` is kept; a reader may take the text of a ``text/…`` for UTF-8."""
-    if topic.payload == "json" or kind in _GENERIC:
-        return _DEFAULT_TYPES[topic.payload]
-    if topic.payload == "bytes" and kind.startswith("text/"):
-        try:
-            data.decode()
-        except UnicodeDecodeError:
-            return _DEFAULT_TYPES["bytes"]
-    return kind

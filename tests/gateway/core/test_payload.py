@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway import limits
-from gateway.core.payload import check, check_json
+from gateway.core.payload import PayloadType, check, check_json, kept_type
 from gateway.errors import BadPayload, TooLarge
 
 DEEP, DIGITS = limits.JSON_DEPTH, limits.JSON_DIGITS
@@ -195,3 +195,21 @@ def test_text_is_utf8_and_bytes_are_anything() -> None:
     assert check(b"", "text") == check(b"", "bytes") == b""
     with pytest.raises(BadPayload, match="not UTF-8 at byte 2"):
         check(b"ab\xff", "text")
+
+
+@pytest.mark.parametrize(
+    ("type", "kind", "data", "kept"),
+    [
+        ("json", "text/csv", b"1", ""),
+        ("json", "", b"1", ""),
+        ("text", "", b"a", "text/plain"),
+        ("text", "text/markdown", b"a", "text/markdown"),
+        ("bytes", "application/octet-stream", b"a", "application/octet-stream"),
+        ("bytes", "application/json", b"a", "application/octet-stream"),
+        ("bytes", "image/png", b"\x89", "image/png"),
+        ("bytes", "text/csv", b"a,b", "text/csv"),
+        ("bytes", "text/csv", b"\xff", "application/octet-stream"),
+    ],
+)
+def test_a_payload_is_kept_as_what_it_is(type: PayloadType, kind: str, data: bytes, kept: str) -> None:
+    assert kept_type(type, kind, data) == kept
