@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 
 import msgspec
 
@@ -12,10 +13,16 @@ from gateway import limits
 from gateway.adapters.log import DeadLetter, Log
 from gateway.core.declared import Declared, valid
 from gateway.core.event import Partition
+from gateway.core.ingest import Arrived, Decode, Ingest, Rejected
+from gateway.core.mapping import TopicMap
 from gateway.core.topic import matches
-from gateway.errors import NotAvailable, Refused
+from gateway.errors import GatewayError, NotAvailable, Refused
 
 _audit = logging.getLogger("gateway.audit")
+
+
+class StillRefused(Refused):
+    """A message that no declaration lets in, even now."""
 
 
 class Address(msgspec.Struct, frozen=True, order=True):
@@ -48,8 +55,10 @@ class Progress(msgspec.Struct, frozen=True):
     """How far a change of many letters is."""
 
     done: int
-    #: Gone meanwhile, or of no group.
+    #: Gone meanwhile, or refused.
     left_out: int
+    #: Why the last one was refused.
+    why: str = ""
 
 
 Found = tuple[Address, DeadLetter]
@@ -58,10 +67,24 @@ Tell = Callable[[Progress], None]
 
 
 class Letters:
-    """The dead letters of ``partitions``. Each change is written to the log ``gateway.audit``, with ``who`` asked."""
+    """The dead letters of ``partitions``. Each change is written to the log ``gateway.audit``, with ``who`` asked.
 
-    def __init__(self, log: Log, declared: Declared, partitions: Sequence[Partition], who: str) -> None:
+    A letter of no group never was in the log: a device's message that was refused. It is judged again by ``topic_map``
+    and ``decoders``, and appended by the log, which must run.
+    """
+
+    def __init__(
+        self,
+        log: Log,
+        declared: Declared,
+        partitions: Sequence[Partition],
+        who: str,
+        topic_map: TopicMap | None = None,
+        decoders: Mapping[str, Decode] | None = None,
+    ) -> None:
         self._log = log
+        self._map = topic_map or TopicMap(())
+        self._ingest = Ingest(declared, decoders or {}, "")
         self._declared = declared
         self._partitions = partitions
         self._who = who
@@ -92,11 +115,14 @@ class Letters:
     async def replay(self, found: Sequence[Found], rate: float = 0.0, told: Tell = lambda _: None) -> Progress:
         """Give letters back to the group of each, and to no other, with their own id; at most ``rate`` a second.
 
+        A letter of no group is published, if it may be now; otherwise it is left out, with the reason.
         Raises :class:`LimitReached` where too many wait already; what came before is done.
         """
 
         async def give(at: Address, letter: DeadLetter) -> bool:
-            return bool(letter.group and await self._log.groups.replay(at.partition, letter.group, [at.id]))
+            if not letter.group:
+                return await self._publish(at, letter, letter.data)
+            return bool(await self._log.groups.replay(at.partition, letter.group, [at.id]))
 
         return await self._each("replay", found, give, rate, told)
 
@@ -112,11 +138,31 @@ class Letters:
         """Replay the letter at ``at`` with another payload; raises what its topic's declaration refuses."""
         letter = await self.read(at)
         if not letter.group:
-            raise Refused(f"{at} belongs to no service", "publish it again instead")
+            await self._publish(at, letter, data)
+            self._said("edit", at, letter)
+            return
         data = valid(self._declared.find(letter.topic).topic, data)
         if not await self._log.groups.replay(at.partition, letter.group, [at.id], data):
             raise NotAvailable(f"{at} is gone", "see: gateway dead ls")
         self._said("edit", at, letter)
+
+    async def _publish(self, at: Address, letter: DeadLetter, data: bytes) -> bool:
+        """Append the message ``letter`` with ``data``, then forget the letter; returns whether it was still there.
+
+        Raises :class:`StillRefused`. An end between the two leaves the letter: a second replay has the same id.
+        """
+        topic = self._map.resolve(letter.topic) or letter.topic
+        arrived = Arrived(topic, data, content_type=letter.meta.type, properties=tuple(letter.meta.headers.items()))
+        judged = self._ingest.judge(arrived, letter.id or str(at), time.time_ns() // 1_000_000)
+        if isinstance(judged, Rejected):
+            raise StillRefused(f"{at} is refused again: {judged.error}", "see: gateway dead edit --help")
+        if judged.ephemeral:
+            await self._log.publish_live(judged.partition, judged.draft.event)
+        else:
+            (answer,) = await self._log.append(judged.partition, [judged.draft])
+            if isinstance(answer, GatewayError):
+                raise answer
+        return bool(await self._log.drop_dead(at.partition, [at.id]))
 
     async def _each(self, verb: str, found: Sequence[Found], change: Change, rate: float, told: Tell) -> Progress:
         progress = Progress(0, 0)
@@ -125,11 +171,13 @@ class Letters:
         for count, (at, letter) in enumerate(found):
             if rate and (early := began + count / rate - clock()) > 0:
                 await asyncio.sleep(early)
-            if await change(at, letter):
-                progress = Progress(progress.done + 1, progress.left_out)
+            try:
+                changed, why = await change(at, letter), progress.why
+            except StillRefused as error:
+                changed, why = False, str(error)
+            progress = Progress(progress.done + changed, progress.left_out + (not changed), why)
+            if changed:
                 self._said(verb, at, letter)
-            else:
-                progress = Progress(progress.done, progress.left_out + 1)
             told(progress)
         return progress
 

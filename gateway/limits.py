@@ -75,6 +75,8 @@ RETURNS_AT_ONCE: Final = 100
 RETURN_PAUSE: Final = 0.05
 #: Bytes of payload offered to clients in one turn of the loop; the rest of a burst follows in the next.
 SLICE_BYTES: Final = 64 * 1024
+#: Time that most watchers of a slice have to take it, before the next one is offered all the same.
+SLICE_WITHIN: Final = 0.05
 #: Time for a publish of a client to be answered by the log: SDKs give up after 5 s, and should hear us first.
 #: → Unavailable; the same id may be sent again
 PUBLISH_WITHIN: Final = 4.0
@@ -220,6 +222,10 @@ SHOWN_CHARACTERS: Final = 200
 SUB_BACKOFF: Final = (0.1, 5.0)
 #: How long the edge may take to accept a connection, in seconds. → a new try.
 SUB_WITHIN: Final = 10.0
+#: How often `up` looks for refused messages, in seconds. → one is told, the others are counted
+REFUSED_EVERY: Final = 2.0
+#: How often `sub` says that the edge is still away, in seconds.
+AWAY_TOLD_EVERY: Final = 10.0
 #: How long a connection may be silent, pings included, in seconds. → it is taken for cut.
 SUB_SILENT: Final = 40.0
 #: How long the tokens last that `up` keeps, in seconds. → start it again.

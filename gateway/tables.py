@@ -23,8 +23,8 @@ _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3_600.0, "d": 86_400.0}
 _SIZE = re.compile(r"([0-9]{1,9})(B|KiB|MiB|GiB)")
 _BYTES = {"B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
 
-#: What Kubernetes puts into every container near a service named gateway or gateway-edge.
-_SERVICE_LINK = re.compile(r"\w+_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_(TCP|UDP|SCTP)(_\w+)?)?)")
+#: What Kubernetes puts into every container near a service named gateway or gateway-edge; the service is group 1.
+_SERVICE_LINK = re.compile(r"(\w+?)_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_(TCP|UDP|SCTP)(_\w+)?)?)")
 
 
 def duration(value: object) -> float:
@@ -112,8 +112,7 @@ class Reading:
         """
         prefix = next(iter(names), "").partition("_")[0] + "_"
         for name, value in env.items():
-            linked = _SERVICE_LINK.fullmatch(name) and (name not in names or "://" in value)
-            if not name.startswith(prefix) or not value or linked:
+            if not name.startswith(prefix) or not value or _linked(name, value, env, names):
                 continue
             if name not in names:
                 self.problems.append(f"{name}: the variable is unknown; {nearest(name, names)}")
@@ -186,6 +185,18 @@ class Reading:
 
 
 _StructMeta = type(msgspec.Struct)
+
+
+def _linked(name: str, value: str, env: Mapping[str, str], names: Mapping[str, object]) -> bool:
+    """Say whether ``name`` is of a service link: by its value, or, where it is no key of ours, by its siblings.
+
+    The form of the name is not enough: ``GATEWAY_EGDE_PORT`` has it too.
+    """
+    link = _SERVICE_LINK.fullmatch(name)
+    if link is None:
+        return False
+    whole = f"{link[1]}_SERVICE_HOST" in env or "://" in env.get(f"{link[1]}_PORT", "")
+    return "://" in value or (whole and name not in names)
 
 
 def _plain(error: msgspec.ValidationError) -> str:

@@ -9,7 +9,7 @@ import os
 import secrets
 import socket
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -21,6 +21,7 @@ from gateway.adapters import embedded
 from gateway.adapters.child import Door, Plan, Server
 from gateway.core.declared import Declared
 from gateway.core.mapping import TopicMap
+from gateway.core.topic import overlap
 from gateway.errors import Misconfigured, ServerFailed, ServerMissing
 from gateway.settings import Settings
 
@@ -44,6 +45,8 @@ class Running(msgspec.Struct, frozen=True):
     mqtt: str
     #: Which broker: ``mosquitto``, ``iotcore``, or ``yours``.
     broker: str
+    #: Bridge and workers -> where each answers /livez, /readyz and /metrics.
+    health: dict[str, str] = {}
 
 
 def running(settings: Settings) -> Running | None:
@@ -86,9 +89,14 @@ class Up:
         Raises :class:`Misconfigured` where another ``gateway up`` has the data folder, and
         :class:`ServerFailed` or :class:`ServerMissing`; then call `stop`.
         """
-        self.data.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self.data.chmod(0o700)
-        self._take()
+        try:
+            self.data.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self.data.chmod(0o700)
+            self._take()
+        except OSError as error:
+            raise Misconfigured(
+                f"cannot write in {self.data}: {error.strerror}", "run where you may, or set GATEWAY_DATA"
+            ) from None
         log = self._settings.log.url
         if not log:
             await self._orphan_gone(self.data / "log" / "valkey.sock")
@@ -122,9 +130,15 @@ class Up:
         host = f"[{edge.host}]" if ":" in edge.host else edge.host
         scheme = "https" if edge.tls_cert else "http"
         shown = "127.0.0.1" if host in ("0.0.0.0", "[::]", "") else host  # noqa: S104 - compared, not bound
-        found = Running(os.getpid(), f"{scheme}://{shown}:{port}", log, mqtt, broker)
+        probed = {name: f"http://127.0.0.1:{at}" for name, at in zip(("bridge", *self._services), health, strict=True)}
+        found = Running(os.getpid(), f"{scheme}://{shown}:{port}", log, mqtt, broker, probed)
         write_secret(self.data / "up.json", msgspec.json.encode(found).decode())
         return found
+
+    @property
+    def began(self) -> bool:
+        """Whether there is anything to stop."""
+        return bool(self._children)
 
     async def keep(self) -> None:
         """Start again what dies, with growing pauses, until cancelled; each time it says so, and why."""
@@ -143,7 +157,7 @@ class Up:
 
     async def _keep(self, child: Server) -> None:
         loop = asyncio.get_running_loop()
-        born, failures = loop.time(), 0
+        born, failures, told = loop.time(), 0, ""
         while True:
             await asyncio.sleep(limits.LOOK_EVERY)
             if child.alive:
@@ -152,13 +166,17 @@ class Up:
                 failures = 0
             pause = min(limits.RESTART_PAUSE[1], limits.RESTART_PAUSE[0] * 2 ** min(failures, 10))
             failures += 1
-            self._say(f"{child.name} ended {last_words(child)}; starting it again in {pause:.1f} s")
+            if not told:
+                self._say(f"{child.name} {last_words(child)}; starting it again")
             await asyncio.sleep(pause)
             try:
                 await asyncio.to_thread(child.start)
             except ServerFailed as error:
-                self._say(str(error))
+                if str(error) != told:
+                    self._say(str(error))
+                told = str(error)
             else:
+                told = ""
                 self._say(f"{child.name} is back (process {child.pid})")
             born = loop.time()
 
@@ -209,7 +227,7 @@ class Up:
                 f"redelivery. For more: {missing.install}"
             )
             return server
-        more = rights(self._declared, self._map)
+        more = rights(self._declared, self._map, known)
         if more:
             with (folder / "acl").open("a") as acl:
                 acl.write("".join(f"{line}\n" for line in more))
@@ -250,26 +268,52 @@ class Up:
 _LIVEZ = b"GET /livez HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
 
 
-def rights(declared: Declared, topic_map: TopicMap) -> list[str]:
-    """Return lines of a Mosquitto ACL: devices may write what the declarations grant ``device:{name}``, and old topics.
+def rights(declared: Declared, topic_map: TopicMap, accounts: Iterable[str] = ()) -> list[str]:
+    """Return lines of a Mosquitto ACL: what the declarations let devices write, and old topics.
 
-    ``pattern`` lines know the client's own name (%u) alone, so a grant to all devices cannot be said here.
+    ``pattern`` lines know the client's own name (%u): they say ``anyone`` and ``device:{name}``. A grant to all
+    devices is a line in the section of each of ``accounts``, for a client without a name is no device.
     """
-    wanted: list[tuple[str, Mapping[int, str]]] = []
+    patterns: list[tuple[str, Mapping[int, str]]] = []
+    each: list[str] = []
+    named: list[tuple[str, str]] = []
     for topic in declared:
         for grant in topic.write if topic.mqtt == "in" else ():
             kind, _, name = grant.partition(":")
-            levels = topic.pattern.split("/")
-            if kind == "device" and name in levels:
-                wanted.append((topic.filter, {levels.index(name): "%u"}))
+            if kind == "device" and name.startswith("{"):
+                patterns.append((topic.filter, {topic.pattern.split("/").index(name): "%u"}))
+            elif kind == "device" and name:
+                named.append((name, topic.filter))
+            elif kind == "device":
+                each.append(topic.filter)
             elif grant == "anyone":
-                wanted.append((topic.filter, {}))
+                patterns.append((topic.filter, {}))
     for rule in topic_map.rules:
         levels = rule.source.split("/")
         if "{device}" in levels:
-            wanted.append((rule.filter, {levels.index("{device}"): "%u"}))
-    lines = ("/".join(own.get(n, level) for n, level in enumerate(filter.split("/"))) for filter, own in wanted)
-    return [f"pattern write {line}" for line in lines]
+            patterns.append((rule.filter, {levels.index("{device}"): "%u"}))
+        elif any("device" in topic.write and overlap(topic.filter, rule.reach) for topic in declared):
+            each.append(rule.filter)
+    lines = ("/".join(own.get(n, level) for n, level in enumerate(filter.split("/"))) for filter, own in patterns)
+    said = [f"pattern write {line}" for line in lines]
+    for account in accounts:
+        own = [*each, *(filter for name, filter in named if name == account)]
+        said += [f"user {account}", *(f"topic write {filter}" for filter in own)] if own else []
+    return said
+
+
+def unwritable(declared: Declared, topic_map: TopicMap) -> list[str]:
+    """Return the patterns that say ``mqtt = "in"`` and that no device's account of `rights` could write."""
+    base = (line.removeprefix("pattern write ") for line in embedded.mosquitto_acl().splitlines() if "write" in line)
+    open_to = [line.replace("%u", "+") for line in base if line.startswith("devices/")]
+    open_to += [rule.reach for rule in topic_map.rules]
+    return [
+        topic.pattern
+        for topic in declared
+        if topic.mqtt == "in"
+        and not any(grant == "anyone" or grant.partition(":")[0] == "device" for grant in topic.write)
+        and not any(overlap(topic.filter, filter) for filter in open_to)
+    ]
 
 
 def _free_ports(count: int) -> list[int]:
@@ -289,14 +333,17 @@ def _answers(path: Path) -> bool:
 
 
 def last_words(child: Server) -> str:
-    """Return how ``child`` ended, by the last line that it wrote, for people."""
+    """Return how ``child`` ended, for people: by which signal, else by the last line that it wrote."""
+    if child.ended < 0:
+        # What it wrote last is of before, and has nothing to do with it.
+        return f"was killed (signal {-child.ended})"
     try:
         with child.log.open("rb") as log:
             log.seek(max(0, os.fstat(log.fileno()).st_size - limits.LAST_WORDS))
             text = log.read().decode(errors="replace").strip()
     except OSError:
         text = ""
-    return f"after saying {text.splitlines()[-1]!r}" if text else "without a word"
+    return f"ended after saying {text.splitlines()[-1]!r}" if text else "ended without a word"
 
 
 def write_secret(path: Path, text: str) -> None:

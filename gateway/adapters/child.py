@@ -105,6 +105,11 @@ class Server:
     def alive(self) -> bool:
         return self._running()
 
+    @property
+    def ended(self) -> int:
+        """How the last child ended: its exit code, or the number of the signal below 0; 0 while it runs."""
+        return (self._child.poll() or 0) if self._child is not None else 0
+
     def _running(self) -> bool:
         return self._child is not None and self._child.poll() is None
 

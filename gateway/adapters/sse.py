@@ -38,6 +38,10 @@ class Stream:
         self._filled = asyncio.Event()
         self._over = False
 
+    @property
+    def busy(self) -> bool:
+        return len(self._queue) > 0
+
     def offer(self, data: bytes) -> bool:
         self._filled.set()
         return self._queue.offer(data)

@@ -164,7 +164,9 @@ def _read(part: str, noun: str) -> dict[str, Any]:
         data = base64.urlsafe_b64decode(part + "=" * (-len(part) % 4))
         value = msgspec.json.decode(check_json(data))
     except (binascii.Error, BadPayload) as e:
-        raise BadToken(f"the token's {noun} cannot be read: {e}", _REMEDY) from None
+        # Without the remedy of a payload: nobody writes a token by hand.
+        why = e.detail if isinstance(e, BadPayload) else str(e)
+        raise BadToken(f"the token cannot be read: its {noun} cannot be read: {why}", _REMEDY) from None
     if not isinstance(value, dict):
         raise BadToken(f"the token's {noun} is no JSON object", _REMEDY)
     return value

@@ -155,6 +155,11 @@ class Connection(asyncio.Protocol):
             await asyncio.shield(self._drained)
 
     @property
+    def busy(self) -> bool:
+        """Something offered has not left yet, or fills the transport's buffer."""
+        return self._paused or self._queue.size > 0
+
+    @property
     def gone(self) -> bool:
         return self._closing
 

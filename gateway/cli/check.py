@@ -18,7 +18,7 @@ from gateway.adapters.log.resp import Wire
 from gateway.adapters.mqtt import MqttClient
 from gateway.adapters.tokens import load_secret
 from gateway.cli.bridge import options
-from gateway.cli.configuration import Config, Configuration, Json, gather
+from gateway.cli.configuration import Config, Configuration, Json, gather, warnings
 from gateway.errors import GatewayError, Unavailable
 from gateway.settings import Settings, redacted
 from gateway.up import running
@@ -39,10 +39,13 @@ def run(
 ) -> None:
     """Check gateway.toml and the environment. Changes nothing. Exit code 1 where something is wrong."""
     found = gather(config)
-    findings = [_declarations(found), _secret(found)]
+    findings = [_declarations(found), *_devices(found), _secret(found)]
     if connect:
         findings += asyncio.run(_reached(found))
     for finding in findings:
+        if finding.checked == "warning" and not json:
+            print(f"warning: {finding.found}")
+            continue
         state = f"error: {finding.error}" if finding.error else "ok"
         print(msgspec.json.encode(finding).decode() if json else f"{finding.checked}: {finding.found}: {state}")
     if any(finding.error for finding in findings):
@@ -53,6 +56,10 @@ def _declarations(found: Configuration) -> Finding:
     topics, maps = len(found.declared.topics), len(found.topic_map.rules)
     apps = ", ".join(log.app for log in found.logs) or "none"
     return Finding(str(found.path or "no file"), f"{topics} topics of {apps}; {maps} mapped from MQTT")
+
+
+def _devices(found: Configuration) -> list[Finding]:
+    return [Finding("warning", text) for text in warnings(found)]
 
 
 def _secret(found: Configuration) -> Finding:

@@ -20,7 +20,7 @@ from gateway.core.ingest import Decode
 from gateway.core.mapping import TopicMap
 from gateway.errors import Misconfigured
 from gateway.settings import Settings, load
-from gateway.up import running
+from gateway.up import running, unwritable
 
 #: Variables of commands, beside those of the settings.
 VARIABLES = (
@@ -76,6 +76,9 @@ def gather(config: Path | None) -> Configuration:
     settings = load(str(path) if path is not None else None, env)
     apps = [_app(name, path.parent if path is not None else Path()) for name in settings.gateway.apps]
     declared = declare(settings, apps)
+    for topic in declared:
+        if topic.mqtt == "out":
+            raise Misconfigured(f'topic {topic.pattern!r}: mqtt = "out" is not offered yet', "leave mqtt out")
     return Configuration(
         settings=settings,
         declared=declared,
@@ -85,6 +88,16 @@ def gather(config: Path | None) -> Configuration:
         services=services(declared, apps),
         path=path,
     )
+
+
+def warnings(found: Configuration) -> list[str]:
+    """Return what is allowed and yet hardly meant."""
+    if found.settings.mqtt.url:
+        return []  # who may write there is that broker's own business
+    return [
+        f'topic {pattern!r} has mqtt = "in", but no device may write it: add "device" or "device:{{name}}" to its write'
+        for pattern in unwritable(found.declared, found.topic_map)
+    ]
 
 
 def _app(name: str, folder: Path) -> App:

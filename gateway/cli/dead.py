@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import getpass
+import os
 import sys
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -81,7 +82,10 @@ def replay(
     dry_run: DryRun = False,
     config: Config = None,
 ) -> None:
-    """Give letters back to the service that gave them up, and to no other, with their original ids."""
+    """Give letters back to the service that gave them up, and to no other, with their original ids.
+
+    A device's message that never reached the log (its service is shown as -) is published, if it may be now.
+    """
     which = Which(group, reason, topic)
     _many("replayed", where, which, limit, dry_run, config, lambda ls, found: ls.replay(found, rate, _told))
 
@@ -112,7 +116,7 @@ def edit(
     logs.configure()
     place = address(at)
     payload = Path(data[1:]).read_bytes() if data.startswith("@") else data.encode()
-    _run(config, lambda letters: letters.edit(place, payload))
+    _run(config, lambda letters: letters.edit(place, payload), writes=True)
     print(f"replayed {place} with another payload")
 
 
@@ -138,8 +142,10 @@ def _many(
             return
         progress = await change(letters, found)
         print(f"{progress.done} {verb}, {progress.left_out} left out")
+        if progress.why:
+            print(progress.why)
 
-    _run(config, work)
+    _run(config, work, writes=not dry_run)
 
 
 async def _found(letters: Letters, where: Sequence[str] | None, which: Which, limit: int) -> list[Found]:
@@ -149,19 +155,31 @@ async def _found(letters: Letters, where: Sequence[str] | None, which: Which, li
     return [found async for found in letters.find(which, limit)]
 
 
-def _run(config: Path | None, work: Callable[[Letters], Awaitable[T]]) -> T:
+def _run(config: Path | None, work: Callable[[Letters], Awaitable[T]], *, writes: bool = False) -> T:
     found = gather(config)
 
     async def run() -> T:
         log = await open_to_read(found)
+        writing = asyncio.create_task(log.run(), name="log") if writes else None
         try:
             # Also what no declared topic matched: the gateway's own.
             places = (*log.partitions(), f"{found.settings.gateway.name}.0")
-            return await work(Letters(log, found.declared, places, getpass.getuser()))
+            letters = Letters(log, found.declared, places, _who(), found.topic_map, found.decoders)
+            return await work(letters)
         finally:
+            if writing is not None:
+                writing.cancel()
+                await asyncio.wait([writing])
             await log.close()
 
     return asyncio.run(run())
+
+
+def _who() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return str(os.getuid())  # a container's user has often no name
 
 
 def _told(progress: Progress) -> None:

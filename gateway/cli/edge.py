@@ -7,7 +7,7 @@ import asyncio
 from gateway.adapters.log import Log
 from gateway.adapters.tokens import Verifier
 from gateway.cli.configuration import Config, Configuration, gather
-from gateway.cli.process import LogFormat, LogLevel, Waiting, open_log, probed, serve
+from gateway.cli.process import LogFormat, LogLevel, Waiting, naming, open_log, probed, serve
 from gateway.edge.process import Edge
 
 
@@ -26,7 +26,8 @@ async def _edge(found: Configuration, verifier: Verifier, stop: asyncio.Event) -
     try:
         edge = Edge(log, found.declared, verifier, anonymous=at.anonymous, origins=at.allowed_origins)
         tls = (at.tls_cert, at.tls_key) if at.tls_cert else None
-        await edge.run(at.host, at.port, stop, tls=tls, proxies=at.proxies if at.behind_proxy else ())
+        with naming(at.host, at.port):
+            await edge.run(at.host, at.port, stop, tls=tls, proxies=at.proxies if at.behind_proxy else ())
     finally:
         await log.close()
 

@@ -7,9 +7,9 @@ from typing import Annotated
 import msgspec
 import typer
 from rich.console import Console
-from rich.table import Table
 
 from gateway.cli.configuration import Config, Json, gather
+from gateway.cli.rows import print_rows
 from gateway.core.access import ANONYMOUS, KINDS, Principal
 from gateway.core.explain import Explanation, explain
 
@@ -33,15 +33,13 @@ def run(
 
 
 def _print(found: Explanation, asked: bool) -> None:
-    table = Table(box=None, pad_edge=False)
-    for heading in ("declared as", "app", "partition", "key", "write", "read"):
-        table.add_column(heading, overflow="fold")
+    rows = []
     for line in found.lines:
         write = f"{'yes' if line.may_write else 'no'} ({', '.join(line.write) or 'nobody'})"
         read = f"{'yes' if line.may_read else 'no'} ({', '.join(line.read) or 'nobody'})"
-        table.add_row(line.pattern, line.app, line.partition or "several", line.key or "open", write, read)
-    console = Console(highlight=False, markup=False)
-    console.print(table)
+        rows.append((line.pattern, line.app, line.partition or "several", line.key or "open", write, read))
+    print_rows(("declared as", "app", "partition", "key", "write", "read"), rows)
+    console = Console(highlight=False, markup=False, soft_wrap=True)
     console.print(f"{found.principal} may{'' if found.may_write else ' not'} publish {found.topic}")
     console.print(f"{found.principal} may{'' if found.may_read else ' not'} subscribe to {found.topic}")
     back = "gets what was missed" if found.recoverable else "goes on with what comes then"

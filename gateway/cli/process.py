@@ -7,7 +7,7 @@ import errno
 import logging
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Annotated, Literal
 
 import typer
@@ -66,10 +66,24 @@ def serve(work: Callable[[asyncio.Event], Awaitable[None]], form: Literal["text"
         raise _typed(error) from None
 
 
+@contextmanager
+def naming(host: str, port: int) -> Iterator[None]:
+    """Make an address that is taken, or not ours, a :class:`Misconfigured` that names it."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.EADDRINUSE, errno.EADDRNOTAVAIL, errno.EACCES):
+            raise
+        at = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        why = "is taken" if error.errno == errno.EADDRINUSE else f"cannot be listened on: {error.strerror}"
+        raise Misconfigured(f"{at} {why}", "end the process that has it, or choose another address") from None
+
+
 @asynccontextmanager
 async def probed(process: http.Probed, host: str, port: int) -> AsyncIterator[None]:
     """Serve ``/livez``, ``/readyz`` and ``/metrics`` of ``process`` meanwhile."""
-    sock = http.listen(host, port)
+    with naming(host, port):
+        sock = http.listen(host, port)
     server = http.server(http.health(process), drain=1.0)
     serving = asyncio.create_task(server.serve([sock]), name="health")
     try:

@@ -13,9 +13,18 @@ import typer
 
 from gateway import limits
 from gateway.adapters.identity import new_id
-from gateway.cli.configuration import Config, Json
+from gateway.cli.configuration import Config, Json, gather
 from gateway.cli.target import Answer, RefusedByEdge, Target, Token, Url, find
-from gateway.errors import TooLarge
+from gateway.core.payload import check_json
+from gateway.errors import BadPayload, NotDeclared, Refused, TooLarge
+
+_UNREAD = "it is declared here, but the edge that runs has not read your change: restart it"
+
+
+class UnknownToEdge(RefusedByEdge):
+    """The edge knows no such topic."""
+
+    code = NotDeclared.code
 
 
 class Stored(msgspec.Struct, frozen=True):
@@ -33,8 +42,18 @@ def run(
     topic: str,
     payload: Annotated[str | None, typer.Argument(help="The payload; - reads standard input.")] = None,
     file: Annotated[Path | None, typer.Option("--file", "-f", help="Read the payload from a file.")] = None,
-    id: Annotated[str, typer.Option("--id", help="The event's id; the same again is the same event.")] = "",
-    type: Annotated[str, typer.Option("--type", help="Content type of the payload.")] = "",
+    id: Annotated[
+        str,
+        typer.Option(
+            "--id",
+            help="The event's id. Watchers and services drop a repeat of an id; the log keeps both; "
+            "only --key is answered once.",
+        ),
+    ] = "",
+    key: Annotated[
+        str, typer.Option("--key", help="Idempotency key: the same again stores nothing, and hears the first answer.")
+    ] = "",
+    type: Annotated[str, typer.Option("--type", help="Content type; by default JSON or text where it is that.")] = "",
     url: Url = "",
     token: Token = "",
     config: Config = None,
@@ -43,7 +62,10 @@ def run(
     """Publish PAYLOAD under TOPIC; print its id, where it stands in the log, and what that promises."""
     data = _payload(payload, file)
     target = find(url, token, config)
-    text, stored = post(target, topic, data, id or new_id(), type)
+    try:
+        text, stored = post(target, topic, data, id or new_id(), type or _type(data), key)
+    except UnknownToEdge as error:
+        raise (error if not _declared(topic, config) else UnknownToEdge(error.detail, _UNREAD)) from None
     if json:
         print(text)
         return
@@ -52,11 +74,12 @@ def run(
     print(f"{stored.id}  {stored.topic}  at {at}  durability {stored.durability}{again}")
 
 
-def post(target: Target, topic: str, data: bytes, id: str, type: str = "") -> tuple[str, Stored]:
+def post(target: Target, topic: str, data: bytes, id: str, type: str = "", key: str = "") -> tuple[str, Stored]:
     """Publish; return the edge's answer as text and as value. Raises :class:`RefusedByEdge`, :class:`Unavailable`."""
     headers = {"event-id": id}
     headers |= {"authorization": f"Bearer {target.token}"} if target.token else {}
     headers |= {"content-type": type} if type else {}
+    headers |= {"idempotency-key": key} if key else {}
     try:
         answer = httpx.post(
             f"{target.url}/topics/{quote(topic)}",
@@ -68,7 +91,9 @@ def post(target: Target, topic: str, data: bytes, id: str, type: str = "") -> tu
     except httpx.HTTPError as error:
         raise target.away(error) from None
     if answer.is_error:
-        raise RefusedByEdge(detail_of(answer.content, answer.status_code))
+        raise (UnknownToEdge if _unknown(answer.content) else RefusedByEdge)(
+            detail_of(answer.content, answer.status_code)
+        )
     return answer.text, msgspec.json.decode(answer.content, type=Stored)
 
 
@@ -78,6 +103,36 @@ def detail_of(body: bytes, status: int) -> str:
         return msgspec.json.decode(body, type=Answer).detail or f"the edge answered {status}"
     except msgspec.DecodeError:
         return f"the edge answered {status}, and not in its own words; is it a topic gateway?"
+
+
+def _unknown(body: bytes) -> bool:
+    try:
+        return msgspec.json.decode(body, type=Answer).type.endswith(f":{NotDeclared.code}")
+    except msgspec.DecodeError:
+        return False
+
+
+def _declared(topic: str, config: Path | None) -> bool:
+    try:
+        gather(config).declared.find(topic)
+    except Refused:
+        return False
+    return True
+
+
+def _type(data: bytes) -> str:
+    """Return ``text/plain`` for text that is no JSON; nothing where the topic says all, or nobody can."""
+    try:
+        check_json(data)
+    except BadPayload:
+        pass
+    else:
+        return ""
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        return ""
+    return "text/plain"
 
 
 def _payload(payload: str | None, file: Path | None) -> bytes:

@@ -3,11 +3,29 @@
 from __future__ import annotations
 
 import base64
+import os
+import sys
 import time
 
 import msgspec
 
 from gateway import limits
+
+
+class Closed(Exception):
+    """Nobody reads our standard output any more, as under ``| head``. No `OSError`: it is not the network's."""
+
+
+def put(line: str) -> None:
+    """Print ``line`` at once; raises :class:`Closed`, and then and later writes go nowhere."""
+    try:
+        print(line, flush=True)
+    except BrokenPipeError:
+        # The interpreter writes out what is left when it ends, and would fail again.
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
+        raise Closed from None
 
 
 class Shown(msgspec.Struct, frozen=True, omit_defaults=True):

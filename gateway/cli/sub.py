@@ -16,7 +16,7 @@ from websockets.exceptions import ConnectionClosed, InvalidHandshake
 
 from gateway import limits
 from gateway.cli.configuration import Config, Json
-from gateway.cli.shown import Shown, shown
+from gateway.cli.shown import Closed, Shown, put, shown
 from gateway.cli.target import RefusedByEdge, Target, Token, Url, find
 
 #: Reasons that no new try mends.
@@ -72,6 +72,8 @@ class Place(msgspec.Struct):
     epoch: str = ""
     offset: int = 0
     told: bool = False
+    #: Whether it was said that a cut may lose events here.
+    warned: bool = False
 
 
 class Enough(Exception):
@@ -92,6 +94,8 @@ class Subscriber:
         self._asked: dict[int, Place] = {}
         self._number = 0
         self._failures = 0
+        #: When it was last said that the edge is away: 0 where only the cut was told, None while it is there.
+        self._away: float | None = None
 
     async def run(self) -> None:
         """Show events until cancelled; raises :class:`Unavailable` where the first connection fails, and
@@ -108,12 +112,20 @@ class Subscriber:
                 if closed.rcvd is not None and any(closed.rcvd.code in final for final in _FINAL):
                     raise RefusedByEdge(closed.rcvd.reason) from None
                 self._say(f"cut off ({closed.rcvd.reason if closed.rcvd else 'no goodbye'}): coming back")
+                self._away = 0.0
             except (OSError, InvalidHandshake) as error:
                 if not self._number:
                     raise self._target.away(error) from None
+                self._gone(f"no edge answers at {self._target.url} ({error})")
             pause = min(limits.SUB_BACKOFF[1], limits.SUB_BACKOFF[0] * 2 ** min(self._failures, 10))
             self._failures += 1
             await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - jitter, not a secret
+
+    def _gone(self, why: str) -> None:
+        now = asyncio.get_running_loop().time()
+        if not self._away or now - self._away > limits.AWAY_TOLD_EVERY:
+            self._away = now
+            self._say(f"{why}: coming back")
 
     async def _session(self, socket: ClientConnection) -> None:
         self._asked.clear()
@@ -123,7 +135,7 @@ class Subscriber:
                 async with asyncio.timeout(limits.SUB_SILENT):
                     frame = await socket.recv(decode=False)
             except TimeoutError:
-                self._say("the edge is silent: coming back")
+                self._gone("the edge is silent")
                 return
             for line in frame.split(b"\n"):
                 await self._receive(socket, msgspec.json.decode(line, type=Message))
@@ -133,6 +145,9 @@ class Subscriber:
             await self._refused(socket, message.id, message.error)
         elif message.connect is not None:
             self._failures = 0
+            if self._away is not None:
+                self._away = None
+                self._say("back")
             for place in self._places:
                 await self._subscribe(socket, place)
         elif message.subscribe is not None:
@@ -178,7 +193,8 @@ class Subscriber:
             place.offset = 0
         for pub in result.publications:
             self._take(place, pub)
-        if place.told and not result.recoverable:
+        if place.told and not result.recoverable and not place.warned:
+            place.warned = True
             self._say(f"{place.filter} spans partitions: what came while the line was cut is not shown")
         place.told = True
         place.epoch = result.epoch if result.recoverable else ""
@@ -205,14 +221,14 @@ def run(
 
     def show(event: Shown) -> None:
         nonlocal left
-        print(event.json() if json else event.line(), flush=True)
+        put(event.json() if json else event.line())
         left -= 1
         if not left:
             raise Enough
 
     try:
         asyncio.run(Subscriber(find(url, token, config), filters, show, _say).run())
-    except (KeyboardInterrupt, Enough):
+    except (KeyboardInterrupt, Enough, Closed):
         return
 
 

@@ -14,7 +14,7 @@ from gateway import limits
 from gateway.adapters.log import Log
 from gateway.adapters.log import Tail as LogTail
 from gateway.cli.configuration import Config, Configuration, Json, gather
-from gateway.cli.shown import Shown, shown
+from gateway.cli.shown import Closed, Shown, put, shown
 from gateway.core.event import Event, Partition, Position, Record
 from gateway.core.topic import matches
 from gateway.tables import duration
@@ -44,7 +44,7 @@ def run(
                 async for event in coming:
                     if not matches(filter, event.topic):
                         continue
-                    print(event.json() if json else event.line(), flush=True)
+                    put(event.json() if json else event.line())
                     left -= 1
                     if not left:
                         return
@@ -53,7 +53,7 @@ def run(
 
     try:
         asyncio.run(show())
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, Closed):
         return
 
 
@@ -82,6 +82,8 @@ async def events(log: Log, places: Sequence[Partition], since: Since, follow: bo
         try:
             while True:
                 yield await coming.get()
+        except GeneratorExit:
+            return  # of whom reads no further; the task group would make an error of it
         finally:
             for reader in readers:
                 reader.cancel()

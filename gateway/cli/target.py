@@ -40,6 +40,8 @@ class Answer(msgspec.Struct, frozen=True):
     """A refusal as problem+json tells it."""
 
     detail: str = ""
+    #: ``urn:topic-gateway:`` and the error's code.
+    type: str = ""
 
 
 class RefusedByEdge(GatewayError):

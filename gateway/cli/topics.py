@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import msgspec
-from rich.console import Console
-from rich.table import Table
 
 from gateway.cli.configuration import Config, Json, gather
+from gateway.cli.rows import print_rows
 from gateway.core.declared import Topic
 
 
@@ -21,14 +20,19 @@ def run(config: Config = None, json: Json = False) -> None:
     if not declared.topics:
         print("nothing is declared; write [[topics]] into gateway.toml")
         return
-    table = Table(box=None, pad_edge=False)
-    for heading in ("topic", "app", "payload", "write", "read", "key", "notes"):
-        # A pattern is what people copy from here.
-        table.add_column(heading, overflow="fold", no_wrap=heading == "topic")
-    for topic in declared:
-        grants = (", ".join(topic.write) or "nobody", ", ".join(topic.read) or "nobody")
-        table.add_row(topic.pattern, topic.owner, topic.payload, *grants, topic.key or "the topic", _notes(topic))
-    Console(highlight=False, markup=False).print(table)
+    rows = [
+        (
+            topic.pattern,
+            topic.owner,
+            topic.payload,
+            ", ".join(topic.write) or "nobody",
+            ", ".join(topic.read) or "nobody",
+            topic.key or "the topic",
+            _notes(topic),
+        )
+        for topic in declared
+    ]
+    print_rows(("topic", "app", "payload", "write", "read", "key", "notes"), rows)
 
 
 def _notes(topic: Topic) -> str:

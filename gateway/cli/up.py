@@ -6,7 +6,8 @@ import asyncio
 import shutil
 import sys
 import time
-from contextlib import aclosing
+from collections.abc import Sequence
+from contextlib import aclosing, suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
@@ -14,22 +15,21 @@ from urllib.parse import quote
 
 import msgspec
 import typer
-from rich.console import Console
 
 from gateway import limits
+from gateway.adapters.log import DeadLetter
 from gateway.adapters.tokens import issue, secret
-from gateway.cli.configuration import Config, Configuration, gather
+from gateway.cli.configuration import Config, Configuration, gather, warnings
 from gateway.cli.pace import Pace
 from gateway.cli.process import Waiting, open_log, serve
+from gateway.cli.shown import Closed, printable, put
 from gateway.cli.tail import events
 from gateway.core.access import Principal
-from gateway.errors import Misconfigured
+from gateway.errors import Misconfigured, Unavailable
 from gateway.up import Running, Up, write_secret
 
 #: What a person publishes by hand is always shown; a first event must not seem to vanish.
 _BY_HAND = ("try/", "rooms/")
-
-_console = Console(highlight=False, markup=False, soft_wrap=True)
 
 
 class Help(msgspec.Struct, frozen=True):
@@ -68,9 +68,11 @@ def run(
     A server that log.url or mqtt.url names is used instead of one of our own. Data and secrets are kept in .gateway.
     """
     fleet = _fleet() if demo else None
-    if fleet is not None and config is None:
+    if fleet is not None and config is None and not Path("gateway.toml").is_file():
         config = _relative(fleet.parent.parent / "gateway.toml")
     found = gather(config)
+    for warning in warnings(found):
+        _say(f"warning: {warning}")
     serve(lambda stop: _up(found, fleet, stop), "text", "warning")
 
 
@@ -87,12 +89,15 @@ async def _up(found: Configuration, fleet: Path | None, stop: asyncio.Event) -> 
         async with asyncio.TaskGroup() as group:
             keeping = group.create_task(up.keep(), name="keep")
             showing = group.create_task(_show(found, stop), name="live tail")
+            burying = group.create_task(_show_refused(found, stop), name="refused messages")
             await stopping
-            keeping.cancel()
-            showing.cancel()
+            for task in (keeping, showing, burying):
+                task.cancel()
     finally:
+        began = up.began
         await up.stop()
-        _say("everything is stopped")
+        if began:
+            _say("everything is stopped")
 
 
 async def _show(found: Configuration, stop: asyncio.Event) -> None:
@@ -113,18 +118,53 @@ async def _show(found: Configuration, stop: asyncio.Event) -> None:
         await log.close()
 
 
+async def _show_refused(found: Configuration, stop: asyncio.Event) -> None:
+    """Say what became a dead letter since now: one line each time it is looked, the rest counted."""
+    log = await open_log(found, stop, Waiting())
+    if log is None:
+        return
+    # Letters are numbered by the clock of the log server, which is this machine's or keeps time.
+    seen = dict.fromkeys((*log.partitions(), f"{found.settings.gateway.name}.0"), f"{int(time.time() * 1000)}-0")
+    try:
+        while True:
+            await asyncio.sleep(limits.REFUSED_EVERY)
+            new: list[DeadLetter] = []
+            for place, after in seen.items():
+                try:
+                    page = await log.dead(place, after, limits.LOG_PAGE)
+                except Unavailable:
+                    break  # told elsewhere; they stay where they are
+                for seen[place], letter in page:
+                    new.append(letter)
+            if new:
+                _say(_refused(new))
+    finally:
+        await log.close()
+
+
+def _refused(new: Sequence[DeadLetter]) -> str:
+    letter = new[-1]
+    what = f"given up by {letter.group}" if letter.group else "refused"
+    why = letter.error.partition("; ")[0]  # without the remedy: that is for the sender
+    more = f" (and {len(new) - 1} more)" if len(new) > 1 else ""
+    return f"{printable(letter.topic)} {what}: {printable(why)}{more}; see gateway dead ls"
+
+
 def _welcome(found: Configuration, running: Running, user_token: Path, demo: bool) -> None:
     program, option = _program(), ""
     if found.path is not None and found.path != Path("gateway.toml"):
         option = f" --config {_quoted(str(found.path))}"
     commands = Help(program, option, running, user_token).commands(found, demo)
-    _say(f"Topic Gateway {version('topic-gateway')} runs. Ctrl-C stops all of it.")
+    of = f" with {found.path}" if found.path is not None else ""
+    _say(f"Topic Gateway {version('topic-gateway')} runs{of}. Ctrl-C stops all of it.")
     _say("")
     _say(f"  HTTP, SSE  {running.edge}")
     _say(f"  WebSocket  ws{running.edge.removeprefix('http')}/connection/websocket")
     _say(f"  MQTT       {running.mqtt}  ({running.broker})")
     if running.broker != "yours":
         _say(f"             devices' accounts are in {user_token.with_name('mqtt') / 'devices.json'}")
+    for name, at in running.health.items():
+        _say(f"  health     {name}: {at}/readyz")
     _say(f"  user       {user_token.read_text().strip()}")
     _say(f"             kept in {user_token}; an operator's is in {user_token.with_name('operator.token')}")
     _say("")
@@ -178,4 +218,8 @@ _PLAIN = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ01234567
 
 
 def _say(text: str) -> None:
-    _console.print(text)
+    try:
+        put(text)
+    except Closed:
+        with suppress(OSError):  # under 2>&1 that is closed too
+            print("nobody reads what `gateway up` says; it goes on, and Ctrl-C stops it", file=sys.stderr)

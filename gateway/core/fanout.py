@@ -16,6 +16,11 @@ from gateway.core.router import Router
 class Sink(Protocol):
     """A client, as fan-out sees it."""
 
+    @property
+    def busy(self) -> bool:
+        """Something it took has not left yet."""
+        ...
+
     def offer(self, frame: bytes) -> bool:
         """Take a frame for later, or return False: too slow."""
         ...
@@ -47,6 +52,7 @@ class Fanout:
     def __init__(self) -> None:
         self._router: Router[Interest] = Router()
         self._interests: dict[str, Interest] = {}
+        self._reached: list[dict[Sink, None]] = []
         #: Frames made so far: events x (filters x codecs) that wanted them, whatever the number of clients.
         self.encoded = 0
         #: Frames offered so far.
@@ -94,12 +100,19 @@ class Fanout:
             for interest in match(event.topic):
                 wanted.setdefault(interest, []).append((event, None))
         slow: list[Sink] = []
+        self._reached = []
         for interest, batch in wanted.items():
             for codec, sinks in interest.sinks.items():
                 encode = interest.encoders[codec]
                 frames = [encode(interest.filter, event, record) for event, record in batch]
                 block = frames[0] if len(frames) == 1 else b"".join(frames)
+                self._reached.append(sinks)
                 self.encoded += len(frames)
                 self.offered += len(frames) * len(sinks)
                 slow.extend([sink for sink in sinks if not sink.offer(block)])
         return slow
+
+    def behind(self) -> bool:
+        """Say whether most of those whom the last :meth:`send` reached still have it before them."""
+        waiting = [sink.busy for sinks in self._reached for sink in sinks]
+        return 2 * sum(waiting) > len(waiting)

@@ -77,6 +77,10 @@ class Client:
 
     # --- feeds and fan-out call these ---
 
+    @property
+    def busy(self) -> bool:
+        return self.connection.busy
+
     def too_slow(self) -> None:
         self._edge.metrics_of.slow_closes.inc()
         self.connection.too_slow()

@@ -108,9 +108,21 @@ class Feed:
             self._offer(part, ())
             self._move(Position(part[-1].epoch, part[-1].offset))
             if part[-1] is not records[-1]:
-                await asyncio.sleep(0)  # what waits is written, so a burst is no reason to call a client slow
+                await self._breathe()
         if live:
             self._offer((), live)
+
+    async def _breathe(self) -> None:
+        """Let a slice of a burst leave before the next: a burst alone is no reason to call a client slow.
+
+        Not for long, and not for a few: who does not read is closed, and the others go on.
+        """
+        await asyncio.sleep(0)
+        looks = 50
+        for _ in range(looks):
+            if not self._fanout.behind():
+                return
+            await asyncio.sleep(limits.SLICE_WITHIN / looks)
 
     def _offer(self, records: Sequence[Record], live: Sequence[Event]) -> None:
         fresh = [record for record in records if self.window.add(record)]

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
+import re
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,15 +14,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from gateway import limits
 from gateway.adapters import embedded
 from gateway.adapters.child import Door, Plan, Server
-from gateway.cli.pace import Pace
-from gateway.cli.shown import shown
-from gateway.core.declared import Declared, Topic
-from gateway.core.mapping import Rule, TopicMap
-from gateway.logs import Line
-from gateway.up import rights
 from tests.servers import eventually
 
 CONFIG = """
@@ -163,6 +157,50 @@ async def test_sub_shows_what_comes(here: Place) -> None:
     assert watching.returncode == 0
 
 
+@pytest.mark.parametrize("command", [("sub",), ("tail", "--from", "1m")])
+async def test_a_reader_who_has_enough_ends_it(here: Place, command: tuple[str, ...]) -> None:
+    topic = f"try/head/{command[0]}"
+    here.ok("pub", topic, "first")
+    watching = here.start(*command, topic)
+    assert watching.stdout is not None
+    if command[0] == "sub":
+        await eventually(lambda: "gateway_filters 1.0" in httpx.get(f"{here.url}/metrics").text, 30)
+        here.ok("pub", topic, "second")
+    watching.stdout.readline()
+    watching.stdout.close()
+    # The first that is shown to nobody ends it.
+    await eventually(lambda: here.ok("pub", topic, "more") and watching.poll() is not None, 60)
+    assert watching.returncode == 0
+    assert watching.stderr is not None
+    with watching.stderr as notes:
+        assert notes.read() == b""
+
+
+def test_pub_says_what_text_is(here: Place) -> None:
+    for topic, data in (("text", b"hello"), ("json", b'{"a": 1}'), ("bytes", b"\xff")):
+        here.ok("pub", f"try/type/{topic}", "-", stdin=data)
+    rows = here.ok("tail", "try/type/+", "--from", "1m", "--no-follow", "--json").splitlines()
+    types = {row["topic"].rpartition("/")[2]: row["type"] for row in map(json.loads, rows)}
+    assert types == {
+        "text": "text/plain",
+        "json": "application/octet-stream",
+        "bytes": "application/octet-stream",
+    }
+
+
+def test_pub_with_a_key_is_answered_once(here: Place) -> None:
+    first = stored(here.ok("pub", "try/key", "hi", "--key", "k", "--json"))
+    again = stored(here.ok("pub", "try/key", "hi", "--key", "k", "--json"))
+    assert again == first | {"duplicate": True}
+
+
+def test_pub_of_a_topic_that_the_edge_has_not_read(here: Place) -> None:
+    newer = here.folder / "newer.toml"
+    newer.write_text((here.folder / "gateway.toml").read_text() + '[[topics]]\npattern = "new/#"\n')
+    said = here.fails("pub", "new/x", "1", "--config", "newer.toml")
+    assert said.endswith("it is declared here, but the edge that runs has not read your change: restart it")
+
+
 def test_pub_is_refused_in_words(here: Place) -> None:
     assert here.fails("pub", "nope/x", "hi") == (
         "error: topic 'nope/x' is not declared; see `gateway topics`, or declare it"
@@ -170,6 +208,9 @@ def test_pub_is_refused_in_words(here: Place) -> None:
     assert here.fails("pub", "try/x", "hi", "--token", "forged") == (
         "error: the token is not three parts of base64url; get a new one, for development by `gateway token`"
     )
+    damaged = here.fails("pub", "try/x", "hi", "--token", "a.b.c")
+    assert damaged.startswith("error: the token cannot be read: its header cannot be read")
+    assert "JSON document" not in here.fails("pub", "try/x", "hi", "--token", "ew.ew.ew")
     assert here.fails("pub", "rooms/a/messages", "{}") == (
         "error: anonymous may not publish 'rooms/a/messages': 'rooms/{room}/messages' grants write to user; "
         "use another token or topic"
@@ -199,6 +240,7 @@ async def test_tail_reads_the_log_itself(here: Place) -> None:
     here.ok("pub", "try/tail", "after")
     out, err = tailing.communicate(timeout=60)
     assert [json.loads(line)["data"] for line in out.decode().splitlines()] == ["before", "after"], err
+    assert (tailing.returncode, err) == (0, b"")
     assert here.ok("tail", "try/tail", "--no-follow") == ""
     assert "neither earliest" in here.fails("tail", "--from", "yesterday", code=2)
 
@@ -270,6 +312,30 @@ def test_check_reaches_nobody(alone: Place) -> None:
     assert findings[2]["error"]
 
 
+def test_check_warns_of_topics_that_no_device_may_write(alone: Place) -> None:
+    alone.write('[[topics]]\npattern = "plant/{line}"\nmqtt = "in"\nwrite = ["user"]\n')
+    assert alone.ok("check").splitlines()[1] == (
+        "warning: topic 'plant/{line}' has mqtt = \"in\", but no device may write it: "
+        'add "device" or "device:{name}" to its write'
+    )
+
+
+def test_check_refuses_what_nothing_carries_yet(alone: Place) -> None:
+    alone.write('[[topics]]\npattern = "plant/#"\nmqtt = "out"\n')
+    assert alone.fails("check") == "error: topic 'plant/#': mqtt = \"out\" is not offered yet; leave mqtt out"
+
+
+def test_a_typing_mistake_is_no_service_link(alone: Place) -> None:
+    assert "did you mean GATEWAY_EDGE_PORT?" in alone.fails("check", GATEWAY_EGDE_PORT="1")
+
+
+def test_narrow_terminals_break_no_word(here: Place) -> None:
+    for words in (("topics",), ("explain", "rooms/a/messages")):
+        said = here.ok(*words, COLUMNS="60")
+        assert "rooms/{room}/messages\n" in said
+        assert re.search(r"(?m)^  key +(\{room\}|a)$", said)
+
+
 # --- processes -------------------------------------------------------------------------------------------------------
 
 
@@ -301,51 +367,10 @@ def test_a_process_without_what_it_needs_says_so(alone: Place) -> None:
     alone.write("")
     assert alone.fails("bridge") == "error: no broker is named; set mqtt.url, or run everything with `gateway up`"
     assert alone.fails("edge") == "error: no log server is named and none runs here; set log.url, or run `gateway up`"
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        alone.write(CONFIG.format(port=port, log="unix:///nowhere.sock"))
+        assert alone.fails("edge").splitlines()[-1] == (
+            f"error: 127.0.0.1:{port} is taken; end the process that has it, or choose another address"
+        )
     assert "is not HOST:PORT" in alone.fails("bridge", "--health", "here", code=2)
-
-
-# --- decisions -------------------------------------------------------------------------------------------------------
-
-
-def test_an_event_cannot_move_the_cursor() -> None:
-    line = shown("try/x", "id", 0, b"\x1b[2Jgone\nnext", "text/plain").line()
-    assert line == "--:--:--  try/x  \\x1b[2Jgone\\nnext"
-    assert len(shown("try/x", "id", 0, b"x" * 10_000, "text/plain").line()) < limits.SHOWN_CHARACTERS + 50
-
-
-def test_the_live_tail_keeps_a_readable_pace() -> None:
-    pace = Pace(0.0)
-    admitted = sum(pace.admit(n / 100) for n in range(1000))
-    assert admitted <= 10 * limits.SHOWN_PER_SECOND + 1
-    assert pace.left_out(1.0) == 0
-    assert pace.left_out(limits.TOLD_EVERY) == 1000 - admitted
-    assert pace.left_out(limits.TOLD_EVERY) == 0
-
-
-def test_devices_get_the_rights_that_are_declared() -> None:
-    declared = Declared(
-        [
-            Topic(pattern="sensors/{site}/{device}/up", mqtt="in", write=("device:{device}",)),
-            Topic(pattern="sensors/secret", write=("device",)),
-            Topic(pattern="try/#", payload="bytes", mqtt="in", write=("anyone",)),
-        ]
-    )
-    topic_map = TopicMap([Rule("tele/{device}/SENSOR", "devices/{device}/telemetry")])
-    assert rights(declared, topic_map) == [
-        "pattern write sensors/+/%u/up",
-        "pattern write try/#",
-        "pattern write tele/%u/SENSOR",
-    ]
-
-
-def test_a_log_record_is_one_line_without_passwords() -> None:
-    try:
-        raise ValueError("no\nrest at redis://me:secret@host")
-    except ValueError as error:
-        record = logging.makeLogRecord({"msg": "at %s", "args": ("redis://me:secret@host/0",), "name": "gateway.x"})
-        record.exc_info = (ValueError, error, error.__traceback__)
-    text, as_json = Line("text").format(record), Line("json").format(record)
-    assert "secret" not in text + as_json
-    assert "\n" not in text + as_json
-    assert "from=gateway.x" in text
-    assert json.loads(as_json)["says"] == "at redis://***@host/0"

@@ -7,7 +7,7 @@ import redis as redis_client
 
 from gateway.adapters.log.keys import log_key
 from gateway.core.declared import Topic
-from tests.gateways import TOPICS, running_edge
+from tests.gateways import TOPICS, running_edge, token
 from tests.journeys.event_source import publisher, source
 from tests.journeys.steps import step
 from tests.servers import eventually
@@ -121,3 +121,27 @@ async def test_topics_without_history_are_not_read_back(log_server: str) -> None
             await publish("whispers/1", "heard again")
             await eventually(lambda: len(back.events) == 2)
             assert back.events[1][1]["data"] == "heard again"
+
+
+async def test_what_was_lost_leaves_the_last_values(log_server: str) -> None:
+    async with running_edge(log_server) as edge, publisher(edge) as publish:
+        await publish("devices/7/status", json="online")
+        async with source(edge.port, "devices/7/status") as one:
+            await eventually(lambda: one.data() == ["online"])
+            unknown = moved(one.last_id, epoch=1)
+        step("a cursor of an epoch that never was: lost, and then what stands now")
+        async with source(edge.port, "devices/7/status", unknown) as back:
+            await eventually(lambda: [name for name, _ in back.events] == ["lost", "message"])
+            assert back.data() == ["online"]
+
+
+async def test_a_stream_ends_with_its_token(log_server: str) -> None:
+    async with running_edge(log_server) as edge:
+        short = {"Authorization": f"Bearer {token('alice', seconds=2)}"}
+        async with source(edge.port, "devices/7/telemetry", headers=short) as one:
+            step("it comes back with the token it has, and is told that its time is over")
+            await eventually(lambda: one.refused is not None, within=20)
+            assert one.clean_ends == one.connects == 1
+            answer = one.refused
+        assert answer is not None
+        assert answer.json()["type"] == "urn:topic-gateway:token_expired"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
@@ -26,10 +27,31 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 STARTED_WITHIN = 50.0
 
 
+#: The example of the README.
+OWN = """
+[edge]
+anonymous = true
+
+[[topics]]
+pattern = "greenhouse/{bed}/humidity"
+write = ["device", "operator"]
+read = ["user", "operator"]
+key = "{bed}"
+retain = true
+mqtt = "in"
+
+[[topics]]
+pattern = "try/#"
+payload = "bytes"
+write = ["anyone"]
+mqtt = "in"
+"""
+
+
 class Demo:
     """A running `gateway up --demo` in a folder of its own."""
 
-    def __init__(self, folder: Path, port: int = 0) -> None:
+    def __init__(self, folder: Path, port: int = 0, cwd: Path | None = None, head: int = 0) -> None:
         self.folder = folder
         self.data = folder / "data"
         self.env = {name: value for name, value in os.environ.items() if not name.startswith("GATEWAY_")}
@@ -40,7 +62,13 @@ class Demo:
         }
         self.out = folder / "up.out"
         with self.out.open("wb") as out:
-            self.process = subprocess.Popen([*PROGRAM, "up", "--demo"], env=self.env, stdout=out, stderr=out)
+            self.process = subprocess.Popen(
+                [*PROGRAM, "up", "--demo"], env=self.env, cwd=cwd, stdout=subprocess.PIPE if head else out, stderr=out
+            )
+        if self.process.stdout is not None:
+            with self.process.stdout:  # as `| head` reads
+                for _ in range(head):
+                    self.process.stdout.readline()
 
     @property
     def said(self) -> str:
@@ -228,7 +256,8 @@ async def test_every_death_heals_and_a_subscriber_misses_nothing(demo: Demo) -> 
     assert "something is missing" not in notes
     numbers = [int(text) for text in dict.fromkeys(seen)]
     assert numbers == list(range(publisher.sent)), notes
-    assert re.search(r"valkey ended (after saying|without a word).*; starting it again in", demo.said)
+    for name in ("bridge", "edge", "valkey"):
+        assert demo.said.count(f"{name} was killed (signal 9); starting it again\n") == 1
 
 
 def grown(publisher: Publisher, to: int) -> Callable[[], bool]:
@@ -243,6 +272,59 @@ def read(watching: subprocess.Popen[str]) -> Iterator[str]:
         yield text
 
 
+async def test_own_topics_take_the_words_of_a_device(tmp_path: Path) -> None:
+    (tmp_path / "gateway.toml").write_text(OWN)
+    demo = Demo(tmp_path, cwd=tmp_path)
+    try:
+        await eventually(lambda: "Try next" in demo.said or demo.dead(), STARTED_WITHIN)
+        assert "runs with gateway.toml." in demo.said
+        ready = demo.found(r"health +bridge: (\S+)")
+        await eventually(lambda: httpx.get(ready).text == "ok\n", 60)
+        if "(mosquitto)" not in demo.said:
+            pytest.skip("rights of accounts need mosquitto: apt install mosquitto")
+        device = mqtt.Client(CallbackAPIVersion.VERSION2, protocol=MQTTProtocolVersion.MQTTv5)
+        device.username_pw_set("room-01", json.loads((demo.data / "mqtt" / "devices.json").read_text())["room-01"])
+        device.connect("127.0.0.1", demo.broker_port)
+        device.loop_start()
+        device.publish("try" + "/x" * 12, "1", qos=1).wait_for_publish(60)
+        device.publish("greenhouse/3/humidity", "wet", qos=1).wait_for_publish(60)
+        device.publish("greenhouse/3/humidity", '{"percent": 71}', qos=1).wait_for_publish(60)
+        device.disconnect()
+        device.loop_stop()
+        await eventually(lambda: '  greenhouse/3/humidity  {"percent": 71}' in demo.said, 60)
+        await eventually(lambda: re.search(r"(?m)^\S+ refused: .*; see gateway dead ls$", demo.said), 60)
+
+        which = ("dead", "ls", "--reason", "schema", "--topic", "greenhouse/#")
+        out, _ = demo.start(*which).communicate(timeout=60)
+        (line,) = out.splitlines()
+        at = line.split()[0]
+        out, err = demo.start("dead", "replay", at).communicate(timeout=60)
+        assert out.startswith(f"0 replayed, 1 left out\n{at} is refused again: not JSON"), err
+        out, err = demo.start("dead", "edit", at, "--data", '{"percent": 72}').communicate(timeout=60)
+        assert out == f"replayed {at} with another payload\n", err
+        await eventually(lambda: '  greenhouse/3/humidity  {"percent": 72}' in demo.said, 60)
+        assert demo.start(*which).communicate(timeout=60)[0] == ""
+
+        # A topic that nothing can declare: a letter of no application.
+        out, _ = demo.start("dead", "ls", "--reason", "bad_topic").communicate(timeout=60)
+        assert re.match(r"gateway\.0/\S+  .*  -  bad_topic  try(/x){12} ", out)
+        out, err = demo.start("dead", "drop", out.split()[0]).communicate(timeout=60)
+        assert out == "1 dropped, 0 left out\n", err
+    finally:
+        demo.process.terminate()
+        demo.process.wait(60)
+
+
+async def test_it_goes_on_when_nobody_reads(tmp_path: Path) -> None:
+    demo = Demo(tmp_path, head=1)
+    try:
+        await eventually(lambda: "nobody reads" in demo.said or demo.dead(), STARTED_WITHIN)
+        assert demo.start("pub", "try/x", "hi").communicate(timeout=60)[0].endswith("durability disk\n")
+    finally:
+        demo.process.terminate()
+    assert demo.process.wait(60) == 0
+
+
 async def test_killed_it_leaves_nobody_behind(demo: Demo) -> None:
     await demo.up()
     children = demo.children()
@@ -255,8 +337,9 @@ async def test_killed_it_leaves_nobody_behind(demo: Demo) -> None:
 async def test_a_second_one_needs_a_folder_and_takes_the_next_port(demo: Demo, tmp_path: Path) -> None:
     await demo.up()
     second = demo.start("up", "--demo")
-    _, err = second.communicate(timeout=60)
+    out, err = second.communicate(timeout=60)
     assert second.returncode == 1
+    assert out == ""
     assert err == f"error: another `gateway up` uses {demo.data}; stop it, or set gateway.data to another folder\n"
 
     (tmp_path / "other").mkdir()

@@ -6,6 +6,8 @@ import asyncio
 
 import httpx
 
+from gateway import limits
+from gateway.core.event import Draft, Event, Meta
 from tests.gateways import Running, client, running_edge, token
 from tests.servers import eventually
 
@@ -114,3 +116,18 @@ async def _watch_one(edge: Running) -> object:
         await one.ask("subscribe", channel="devices/7/telemetry")
         (push,) = await one.until(1)
         return push["pub"]["data"]
+
+
+async def test_a_burst_larger_than_a_queue_closes_nobody_who_reads(log_server: str) -> None:
+    async with running_edge(log_server) as edge, client(edge.ws, token()) as alice:
+        await alice.ask("subscribe", channel="devices/7/telemetry")
+        found = edge.edge.declared.find("devices/7/telemetry")
+        pad = b"x" * (limits.SEND_BYTES // 10)
+        count = 60
+        events = [
+            Event("devices/7/telemetry", b'{"n":%d,"pad":"%s"}' % (n, pad), f"burst-{n}", Meta()) for n in range(count)
+        ]
+        await edge.log.append(found.partition, [Draft(event, found.key) for event in events])
+        pushes = await alice.until(count)
+        assert [push["pub"]["data"]["n"] for push in pushes] == list(range(count))
+        assert alice.close_code is None

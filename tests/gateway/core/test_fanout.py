@@ -18,6 +18,11 @@ class Sink:
     def __init__(self, room: int = 1_000) -> None:
         self.frames: list[bytes] = []
         self.room = room
+        self.waiting = False
+
+    @property
+    def busy(self) -> bool:
+        return self.waiting
 
     def offer(self, frame: bytes) -> bool:
         if len(self.frames) < self.room:
@@ -116,3 +121,18 @@ def test_it_knows_whom_a_partition_serves() -> None:
     assert [i.filter for i in fanout.of("a.0")] == ["a/1", "a/#"]
     assert [list(i) for i in fanout.of("a.1")] == [[one, other]]
     assert (fanout.wanted("a.1"), fanout.wanted("b.0")) == (True, False)
+
+
+def test_most_of_those_it_reached_decide_whether_it_is_behind() -> None:
+    fanout, sinks, other = Fanout(), [Sink() for _ in range(4)], Sink()
+    assert not fanout.behind()
+    for sink in sinks:
+        fanout.join("a/1", P, "json", JSON, sink)
+    fanout.join("a/2", P, "json", JSON, other)
+    fanout.send([record(1)])
+    other.waiting = sinks[0].waiting = sinks[1].waiting = True
+    assert not fanout.behind(), "half of them read"
+    sinks[2].waiting = True
+    assert fanout.behind()
+    fanout.send([record(2, "a/3")])
+    assert not fanout.behind(), "nobody was reached"
