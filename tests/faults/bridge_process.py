@@ -16,6 +16,7 @@ from gateway.adapters.log import Log
 from gateway.adapters.mqtt import Message, Options
 from gateway.bridge import Bridge
 from gateway.core.declared import Declared
+from gateway.errors import GatewayError
 from tests.gateways import TOPICS, app_logs
 from tests.servers import GATEWAY, GATEWAY_PASSWORD, eventually
 
@@ -29,6 +30,14 @@ class AcknowledgesEarly(Bridge):
         super()._take(messages)
         for message in messages:
             self._acknowledge(message)
+
+
+class LetsGo(AcknowledgesEarly):
+    """Acknowledges early, and drops what waits for the log when its broker goes away."""
+
+    def _disconnected(self, error: GatewayError) -> None:
+        super()._disconnected(error)
+        self._waiting.clear()
 
 
 class ForgetsDeliveries(Bridge):
@@ -47,7 +56,9 @@ class NewestFirst(Bridge):
             waiting.sort(key=lambda judged: -judged[0].arrival)
 
 
-KINDS: dict[str, type[Bridge]] = {k.__name__: k for k in (Bridge, AcknowledgesEarly, ForgetsDeliveries, NewestFirst)}
+KINDS: dict[str, type[Bridge]] = {
+    kind.__name__: kind for kind in (Bridge, AcknowledgesEarly, LetsGo, ForgetsDeliveries, NewestFirst)
+}
 
 
 class BridgeProcess:

@@ -173,3 +173,25 @@ async def test_the_broker_gone_under_load_takes_nothing_that_we_acknowledged(
         # A killed broker forgets what it had acknowledged: a gap in a device's count. Never what we acknowledged to it.
         assert line.acknowledged() <= there
         assert complaints(Story(told.sent, told.stored, forgotten=forgotten if end == "kill" else ())) == set()
+
+
+@pytest.mark.parametrize("kind", ["Bridge", "LetsGo"])
+async def test_the_broker_killed_while_the_log_stands_still_takes_nothing_that_we_acknowledged(
+    mosquitto: Start, fresh_log_server: Start, kind: str
+) -> None:
+    server, broker = fresh_log_server(), mosquitto()
+    async with (
+        between(broker) as line,
+        BridgeProcess(server.url, line.url, kind),
+        Load(broker, ids=True) as load,
+        reading(server.url) as log,
+    ):
+        os.kill(server.pid, signal.SIGSTOP)
+        await load.rounds(10)
+        await eventually(lambda: sum(len(back) for _, back in line.said) > 30 * len(load.sent))
+        await asyncio.to_thread(broker.kill)
+        await asyncio.to_thread(broker.start)
+        os.kill(server.pid, signal.SIGCONT)
+        told = await story(log, load)
+        there = {(one.device, one.seq) for one in told.stored}
+        assert (line.acknowledged() <= there) is (kind == "Bridge")
