@@ -130,6 +130,7 @@ class TopicTable(_Table, frozen=True):
     write: tuple[str, ...] = ()
     read: tuple[str, ...] = ()
     key: str = ""
+    identity: str = ""
     retain: bool = False
     history: bool = True
     ephemeral: bool = False

@@ -41,6 +41,9 @@ class Topic(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     #: Events with one key keep their order and share a partition: ``{device}`` keeps a device together. By default
     #: the topic itself.
     key: str = ""
+    #: The id of an event that came over MQTT without one: variables of the pattern and fields of the JSON payload, such
+    #: as ``{device}/{boot}/{seq}``. What a device sends twice is then one event.
+    identity: str = ""
     #: Keep the last value and give it to new subscribers.
     retain: bool = False
     #: Whether clients may recover and read history.
@@ -71,6 +74,10 @@ class Topic(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         for name in _VARIABLE.findall(self.key):
             if name not in self.variables:
                 raise Misconfigured(f"{where}: key {self.key!r} names {{{name}}}", "use variables of the pattern")
+        if self.identity and (self.payload != "json" or not _VARIABLE.search(self.identity)):
+            raise Misconfigured(
+                f"{where}: identity {self.identity!r} names no field", "write {field} of a JSON payload"
+            )
         if self.retain and self.ephemeral:
             raise Misconfigured(f"{where} is both retained and ephemeral", "what is not kept has no last value")
         if self.schema is not None and self.payload != "json":
@@ -103,6 +110,19 @@ class Found(msgspec.Struct, frozen=True):
     key: str
     #: Where its events are kept; empty where a wildcard leaves it open.
     partition: Partition
+
+    def identity(self, data: bytes) -> str:
+        """Return the id that the topic's declaration gives the JSON ``data``; empty where a field of it is absent."""
+        template = self.topic.identity
+        if not template:
+            return ""
+        payload = msgspec.json.decode(data) if data else None
+        fields = {**payload, **self.bound} if isinstance(payload, dict) else self.bound
+        values = {name: fields.get(name) for name in _VARIABLE.findall(template)}
+        if any(isinstance(v, bool) or not isinstance(v, str | int) or v == "" for v in values.values()):
+            return ""
+        id = _VARIABLE.sub(lambda m: str(values[m[1]]), template)
+        return id if id.isprintable() and len(id.encode()) <= limits.ID_BYTES else ""
 
 
 class Declared:

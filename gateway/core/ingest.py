@@ -57,7 +57,7 @@ class Ingest:
         self._session = session
 
     def judge(self, arrived: Arrived, id: str, ts: int) -> Accepted | Rejected:
-        """Decide what becomes of one message. ``id`` is used unless the device sent one; ``ts`` in milliseconds."""
+        """Decide what becomes of one message. ``id`` is used unless the device gave one; ``ts`` in milliseconds."""
         try:
             found = self._declared.find(arrived.topic)
         except NotDeclared as e:
@@ -88,9 +88,10 @@ class Ingest:
                 correlation=arrived.correlation,
                 delivery=(self._session, arrived.packet_id) if arrived.packet_id else None,
             )
+            given = ""
             if arrived.properties:
                 given, meta = _properties(arrived.properties, meta)
-                id = given or id
+            id = given or found.identity(data) or id
             event = Event(arrived.topic, data, id, meta)
         except Refused as e:
             return Rejected("too_large" if e.code == "too_large" else "schema", str(e), found.partition)

@@ -27,7 +27,7 @@ from tests.bridges import (
     until_buried,
     value,
 )
-from tests.gateways import TOPICS
+from tests.gateways import TOPICS, client, running_edge, token
 from tests.servers import DEVICE, GATEWAY, Relay, eventually
 
 Start = Callable[..., Server]
@@ -158,3 +158,26 @@ async def test_other_encodings_are_json_in_the_log(broker: Server, log_server: s
         letters = await until_buried(bridge.log, len(bad), partition(TELEMETRY))
         assert {one.meta.type: one.data for one in letters} == bad
         assert {one.reason for one in letters} == {"schema"}
+
+
+async def test_what_a_device_sends_twice_is_one_event(broker: Server, log_server: str) -> None:
+    counted = Topic(
+        pattern="devices/{device}/events/{kind}",
+        key="{device}",
+        identity="{device}/{boot}/{seq}",
+        mqtt="in",
+        read=("user",),
+    )
+    topic, topics = EVENT, (*TOPICS, counted)
+    async with (
+        running_bridge(log_server, options(broker), topics) as bridge,
+        running_edge(log_server, topics) as edge,
+        client(edge.ws, token()) as watcher,
+    ):
+        await watcher.ask("subscribe", channel=topic)
+        with device(broker) as pump:
+            for seq in (1, 2, 2, 1, 3):
+                await pump.publish(topic, b'{"boot":"b1","seq":%d}' % seq)
+        kept = await until(bridge.log, 5, topic, topics)
+        assert [r.event.id for r in kept] == [f"{DEVICE}/b1/{seq}" for seq in (1, 2, 2, 1, 3)]
+        assert [p["pub"]["data"]["seq"] for p in await watcher.until(3)] == [1, 2, 3]

@@ -292,3 +292,13 @@ def test_an_empty_payload_clears_a_last_value_and_is_no_payload_otherwise() -> N
     assert valid(kept, b"") == b""
     with pytest.raises(BadPayload):
         valid(Topic(pattern="a/other"), b"")
+
+
+@pytest.mark.parametrize("wrong", [{"identity": "same"}, {"identity": "{seq}", "payload": "bytes"}])
+def test_an_identity_needs_fields_to_be_made_of(wrong: dict[str, Any]) -> None:
+    with pytest.raises(Misconfigured, match="identity"):
+        Topic(pattern="a/b", **wrong)
+
+
+def test_what_clears_a_last_value_has_no_fields_to_be_named_by() -> None:
+    assert Declared([Topic(pattern="a/b", identity="{seq}", retain=True)]).find("a/b").identity(b"") == ""

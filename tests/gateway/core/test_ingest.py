@@ -233,3 +233,20 @@ def test_senders_told_apart_are_bounded() -> None:
     assert not sample.keep("a/new", 1.5)
     assert sample.keep("a/0", 1.6), "who is known goes on"
     assert sample.keep("a/new", 2.0)
+
+
+def test_a_declared_identity_names_what_a_device_sends_twice() -> None:
+    topic = Topic(pattern="devices/{device}/counted", identity="{device}/{boot}/{seq}", mqtt="in")
+    ingest = Ingest(Declared([topic]), {}, "bridge-1")
+
+    def id_of(payload: bytes, **more: Any) -> str:
+        became = ingest.judge(Arrived("devices/7/counted", payload, **more), "new", 1)
+        assert isinstance(became, Accepted), became
+        return became.draft.event.id
+
+    assert id_of(b'{"boot":"b1","seq":3}') == "7/b1/3"
+    assert id_of(b'{"boot":"b1","seq":3,"device":"8"}') == "7/b1/3", "the topic says whose it is"
+    assert id_of(b'{"boot":"b1","seq":3}', properties=[("id", "given")]) == "given"
+    for other in (b'{"boot":"b1"}', b'{"boot":"","seq":3}', b'{"boot":true,"seq":3}', b'{"boot":[],"seq":3}', b"3"):
+        assert id_of(other) == "new"
+    assert id_of(b'{"boot":"%s","seq":3}' % (b"x" * limits.ID_BYTES)) == "new"
