@@ -11,27 +11,13 @@ import typer
 from gateway.adapters.mqtt import Options
 from gateway.bridge import Bridge
 from gateway.cli.configuration import Config, Configuration, gather
-from gateway.cli.process import LogFormat, LogLevel, Waiting, address, open_log, probed, serve
+from gateway.cli.process import LogFormat, LogLevel, Probe, Waiting, address, open_log, probed, serve
 from gateway.errors import Misconfigured
 from gateway.settings import Settings
 
 Health = Annotated[
     str, typer.Option("--health", envvar="GATEWAY_HEALTH", help="HOST:PORT of /livez, /readyz and /metrics.")
 ]
-
-
-class Probe:
-    """What the bridge tells about itself; before its log server answers, that it waits."""
-
-    def __init__(self, waiting: Waiting) -> None:
-        self._waiting = waiting
-        self.bridge: Bridge | None = None
-
-    def unready(self) -> list[str]:
-        return self._waiting.unready() if self.bridge is None else self.bridge.unready()
-
-    def metrics(self) -> tuple[bytes, str]:
-        return self._waiting.metrics() if self.bridge is None else self.bridge.metrics.render()
 
 
 def run(
@@ -78,7 +64,7 @@ async def _bridge(found: Configuration, asked: Options, at: tuple[str, int], sto
                 decoders=found.decoders,
                 gateway=found.settings.gateway.name,
             )
-            probe.bridge = bridge
+            probe.become(bridge.unready, bridge.metrics.render)
             await bridge.run(stop)
         finally:
             await log.close()

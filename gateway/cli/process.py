@@ -43,6 +43,18 @@ class Waiting:
         return b"", "text/plain; version=0.0.4"
 
 
+class Probe:
+    """What a process without clients tells about itself; before its log server answers, that it waits."""
+
+    def __init__(self, waiting: Waiting) -> None:
+        self.unready: Callable[[], list[str]] = waiting.unready
+        self.metrics: Callable[[], tuple[bytes, str]] = waiting.metrics
+
+    def become(self, unready: Callable[[], list[str]], metrics: Callable[[], tuple[bytes, str]]) -> None:
+        """It waits no more."""
+        self.unready, self.metrics = unready, metrics
+
+
 def serve(work: Callable[[asyncio.Event], Awaitable[None]], form: Literal["text", "json"], level: str) -> None:
     """Run ``work`` until it ends; SIGTERM and SIGINT set its event. What it raises comes out as one error."""
     logs.configure(form, level)

@@ -9,24 +9,10 @@ import typer
 
 from gateway.cli.bridge import Health
 from gateway.cli.configuration import Config, Configuration, gather
-from gateway.cli.process import LogFormat, LogLevel, Waiting, address, open_log, probed, serve
+from gateway.cli.process import LogFormat, LogLevel, Probe, Waiting, address, open_log, probed, serve
 from gateway.errors import Misconfigured
 from gateway.tables import nearest
 from gateway.worker import Worker
-
-
-class Probe:
-    """What the worker tells about itself; before its log server answers, that it waits."""
-
-    def __init__(self, waiting: Waiting) -> None:
-        self._waiting = waiting
-        self.worker: Worker | None = None
-
-    def unready(self) -> list[str]:
-        return self._waiting.unready() if self.worker is None else self.worker.unready()
-
-    def metrics(self) -> tuple[bytes, str]:
-        return self._waiting.metrics() if self.worker is None else self.worker.render()
 
 
 def run(
@@ -62,7 +48,8 @@ async def _work(found: Configuration, group: str, name: str, at: tuple[str, int]
         if log is None:
             return
         try:
-            probe.worker = Worker(log, found.declared, group, found.services[group], name=name, guard=True)
-            await probe.worker.run(stop)
+            worker = Worker(log, found.declared, group, found.services[group], name=name, guard=True)
+            probe.become(worker.unready, worker.render)
+            await worker.run(stop)
         finally:
             await log.close()

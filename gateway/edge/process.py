@@ -33,9 +33,8 @@ class Edge(Shared):
         self, log: Log, declared: Declared, verifier: Verifier, *, anonymous: bool = False, origins: Iterable[str] = ()
     ) -> None:
         super().__init__(log, declared, verifier, anonymous=anonymous)
-        self._origins = tuple(origins)
-        #: Only this machine can reach it.
-        self._local = False
+        self._allowed = tuple(origins)
+        self._origins = Origins(self._allowed, local=False)
         self._clients: set[Client] = set()
         self._draining = False
         #: Where it listens, once it does.
@@ -64,7 +63,7 @@ class Edge(Shared):
         Start: log, then the socket. End: new connections are refused, clients drained a slice at a time, tasks
         cancelled, then the log. Raises :class:`OSError` where the address is taken.
         """
-        self._local = loopback(host) and not proxies
+        self._origins = Origins(self._allowed, local=loopback(host) and not proxies)
         sock = http.listen(host, port)
         self.port = sock.getsockname()[1]
         server = http.server(
@@ -117,7 +116,7 @@ class Edge(Shared):
         return client
 
     def allows(self, origin: str | None, host: str | None) -> bool:
-        return Origins(self._origins, local=self._local).allows(origin, host)
+        return self._origins.allows(origin, host)
 
     # --- HTTP clients: see adapters/http.Api ---
 
