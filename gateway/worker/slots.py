@@ -113,12 +113,13 @@ class SlotRunners:
                 slot.cut("dropped")
 
     async def run_alone(self, job: Job) -> None:
-        slot = self._apart
+        # A slot of its own each time: one whose holding was lost meanwhile ends cut, and would cut the next short.
+        slot = self._apart = Slot()
         slot.task = asyncio.current_task()
         try:
             await self._deliver(slot, job)
         finally:
-            slot.task = None
+            self._apart = Slot()
 
     # --- the work ---
 

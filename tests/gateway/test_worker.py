@@ -283,6 +283,34 @@ async def test_a_paused_service_rests_and_goes_on(log_server: str) -> None:
             await eventually(lambda: seen == [1])
 
 
+async def test_a_suspect_whose_lease_is_lost_holds_up_no_other_suspect(log_server: str) -> None:
+    handled: list[str] = []
+    begun, going = asyncio.Event(), asyncio.Event()
+
+    async def handle(order: Order, context: Context) -> None:
+        begun.set()
+        await going.wait()
+        handled.append(context.event.id)
+
+    async with shop(log_server, stock(handle)) as one:
+        places = {one.declared.find(f"shop/orders/{order}/placed").partition: str(order) for order in range(20)}
+        for order in places.values():
+            await one.place(1, order=order)
+        for place in places:  # a worker that died with one event of each in hand
+            lease = await one.log.groups.take(place, "shop.stock", "dead", "earliest", 0.05)
+            assert lease is not None
+            await lease.settle(None, 10)
+        async with one.worker() as worker:
+            await begun.wait()
+            for place, holding in worker.holdings.items():
+                if holding.out:  # the one that is tried alone
+                    await one.log.groups.seek(place, "shop.stock", 0, void=True)
+            await eventually(lambda: worker.metrics.fenced._value.get() > 0)
+            going.set()
+            await eventually(one.at_rest)
+        assert sorted(set(handled)) == sorted(f"{order}-1" for order in places.values())
+
+
 async def test_a_group_that_is_sent_back_handles_again(log_server: str) -> None:
     seen: list[int] = []
 
