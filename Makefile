@@ -48,7 +48,7 @@ run: $(VENV)/.run
 walk: setup system
 	$(BIN)/python -m pytest tests/journeys -v -s $(PYTEST_ARGS)
 
-bench: setup system
+bench: setup system $(VENV)/.bench
 	$(BIN)/python -m benchmarks
 
 soak: setup system
@@ -70,6 +70,12 @@ $(VENV)/.run: requirements/run.txt requirements/data.txt pyproject.toml | $(VENV
 $(VENV)/.dev: requirements/dev.txt $(VENV)/.run
 	@echo 'Installing the tools of development into $(VENV), once ...'
 	@$(PIP_LOCKED) -r requirements/dev.txt
+	@touch $@
+
+# Over the packages of dev.txt, to whose versions this lock is bound.
+$(VENV)/.bench: requirements/bench.txt $(VENV)/.dev
+	@echo 'Installing the peers of the benchmarks into $(VENV), once ...'
+	@$(PIP_LOCKED) -r requirements/bench.txt
 	@touch $@
 
 $(SDK): tests/journeys/sdk/package.json tests/journeys/sdk/package-lock.json $(VENV)/.dev

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from benchmarks import endtoend, fanout, ingest, loads, machine, results, router
+from benchmarks import append, endtoend, fanout, ingest, loads, machine, results, router, services
 from gateway.errors import ServerMissing
 
 #: In this order: the router first, while the process is small.
@@ -21,6 +21,8 @@ BENCHES: dict[str, Callable[[Path, bool], results.Section]] = {
     "fanout": fanout.run,
     "ingest": ingest.run,
     "endtoend": endtoend.run,
+    "append": append.run,
+    "services": services.run,
 }
 
 

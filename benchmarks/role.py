@@ -12,6 +12,7 @@ from pathlib import Path
 import msgspec
 import uvloop
 
+from benchmarks.machine import PROFILE
 from benchmarks.topics import TOPICS
 from gateway.adapters import http
 from gateway.adapters.log import AppLog, Log
@@ -21,9 +22,6 @@ from gateway.bridge import Bridge
 from gateway.core.declared import Declared
 from gateway.edge.process import Edge
 from gateway.settings import Settings, TokensTable
-
-#: Where to leave a cProfile of the process; nothing is profiled without it.
-PROFILE = "BENCH_PROFILE"
 
 
 class Addresses(msgspec.Struct, frozen=True):

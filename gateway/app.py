@@ -8,13 +8,15 @@ Here the applications and ``gateway.toml`` become one: :func:`declare` makes the
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Literal, get_args
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Literal, get_args
 
 import msgspec
 
 from gateway import limits
+from gateway.core.catalogue import Consumed, Participant
 from gateway.core.declared import Declared, Topic
+from gateway.core.event import Event
 from gateway.core.ingest import Decode
 from gateway.core.mapping import Rule, TopicMap, covers
 from gateway.core.topic import overlap
@@ -43,6 +45,8 @@ class App(msgspec.Struct, frozen=True):
     services: Sequence[Service] = ()
     #: Content type, without parameters → what makes JSON of it: for devices that send CBOR or a vendor's binary.
     decoders: Mapping[str, Decode] = {}
+    #: Functions that become ``gateway APP NAME``, with typer's annotations for their arguments.
+    commands: Sequence[Callable[..., None]] = ()
     #: When an append is acknowledged: once it is in the log server's memory, on its disk, or on a replica too.
     durability: Durability = "disk"
     #: Seconds that events are kept, and events of a partition that are kept whatever their age.
@@ -66,6 +70,11 @@ class App(msgspec.Struct, frozen=True):
                 raise Misconfigured(f"{where} decodes {type!r}, which is no content type", "write it as type/subtype")
             if type == "application/json":
                 raise Misconfigured(f"{where} decodes {type}", "JSON is taken as it comes: leave it out")
+        names = [getattr(command, "__name__", "") for command in self.commands]
+        for twice in _twice(f"{where}: command", names):
+            raise Misconfigured(twice)
+        if not all(name.isidentifier() for name in names):
+            raise Misconfigured(f"{where} has a command without a name", "write it as a function")
         if self.durability not in get_args(Durability):
             raise Misconfigured(f"{where}: durability {self.durability!r} is unknown", "use fast, disk or replica")
         if self.retention <= 0:
@@ -104,6 +113,10 @@ def declare(settings: Settings, apps: Iterable[App] = ()) -> Declared:
     for name in settings.apps:
         if name not in names:
             problems.append(settings.place.say(f"apps.{name}", f"is no application; {nearest(name, sorted(names))}"))
+    groups = sorted(f"{app.name}.{service.name}" for app in apps for service in app.services)
+    for name in settings.services:
+        if name not in groups:
+            problems.append(settings.place.say(f"services.{name}", f"is no service; {nearest(name, groups)}"))
     _refuse(problems)
     return Declared([topic for topic, _ in found], settings.gateway.partitions)
 
@@ -148,6 +161,18 @@ def services(declared: Declared, apps: Iterable[App]) -> dict[str, Service]:
     return found
 
 
+def participants(services: Mapping[str, Service]) -> tuple[Participant, ...]:
+    """Return what each of ``services`` consumes and emits, as :func:`services` checked it."""
+    return tuple(
+        Participant(
+            group,
+            tuple(Consumed(one.topic.pattern, _decoded(one.payload())) for one in service.reactions),
+            service.emits,
+        )
+        for group, service in services.items()
+    )
+
+
 def promises(settings: Settings, declared: Declared, apps: Iterable[App] = ()) -> tuple[Promise, ...]:
     """Return what each application's log promises: ``[apps.NAME]`` before the application before the default."""
     by_name = {app.name: app for app in apps}
@@ -163,6 +188,11 @@ def promises(settings: Settings, declared: Declared, apps: Iterable[App] = ()) -
             )
         )
     return tuple(made)
+
+
+def _decoded(kind: Any) -> Any:
+    """Return ``kind`` where it says what a JSON payload must be, else None."""
+    return None if kind in (Any, Event, bytes, str) else kind
 
 
 def _echoes(topics: Sequence[Topic]) -> list[str]:

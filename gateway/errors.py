@@ -145,6 +145,41 @@ class Busy(Unavailable):
     reply = 111
 
 
+class RequestFailed(GatewayError):
+    """A request that was taken, and that its service could not do."""
+
+    code = "request_failed"
+    status = 502
+    reply = 502
+    whose: ClassVar[Literal["caller", "operator", "gateway"]] = "operator"
+
+    def __init__(self, detail: str, remedy: str, event_id: str, code: str = "") -> None:
+        """``code``: the word of the service's reply, instead of the class's own."""
+        super().__init__(detail, remedy)
+        self.event_id = event_id
+        if code:
+            self.code = code  # type: ignore[misc]  # one class for the words of all services
+
+
+class RequestRejected(RequestFailed):
+    """A request that its service will not do: the same one again is answered the same."""
+
+    code = "rejected"
+    status = 422
+    reply = 422
+    whose = "caller"
+
+
+class NoReply(RequestFailed):
+    """A request that was taken, and that no service answered in time."""
+
+    code = "no_reply"
+    status = 504
+    reply = 504
+    retry = True
+    whose = "gateway"
+
+
 class BadPacket(Unavailable):
     """The broker sent bytes that are not MQTT 5; the connection is closed and opened again."""
 

@@ -94,7 +94,7 @@ HEAD_BYTES: Final = 16 * 1024
 #: Time between SIGTERM and the end of the process: clients are told to come back, a slice at a time.
 DRAIN_WITHIN: Final = 5.0
 
-# --- the log ---
+# --- the log --------------------------------------------------------------------------------------------------------
 
 #: Events and bytes of one append call: 500 hold the log server for about 5 ms. What is more waits for the next call.
 APPEND_BATCH: Final = 500
@@ -134,6 +134,27 @@ LIVE_KEPT: Final = 1_000
 #: Dead letters of one partition, and of what no declared topic matches. The oldest go.
 DEAD_KEPT: Final = 100_000
 DEAD_UNDECLARED_KEPT: Final = 10_000
+
+# --- requests -------------------------------------------------------------------------------------------------------
+
+#: Requests that wait for a reply at one edge. Each holds a connection or a command. → Busy, and nothing is published
+REQUESTS: Final = 10_000
+#: Longest time that an HTTP client may ask to wait: proxies cut at 60 s. → Refused
+WAIT_MOST: Final = 30.0
+#: Time for an rpc to be answered: SDKs give up after 5 s by default, and should hear us first. → NoReply
+RPC_WITHIN: Final = 4.5
+#: Time for a look at what is stored for a repeat, however little it waits. → NoReply
+LOOK_WITHIN: Final = 0.25
+#: Rpcs of one client that wait for a service, so that they leave room for its other commands. → error 111
+CLIENT_REQUESTS: Final = 16
+#: Least time that a reply is kept, where the log's retention is shorter: somebody may wait, and ask again.
+REPLY_KEPT: Final = 120.0
+#: Characters of the error that a reply carries. → cut off; the dead letter has all of it
+REPLY_ERROR: Final = 2_000
+#: Announcements of replies that may wait for the edges, about 1 MB. → an edge that finds a hole looks at what is stored
+REPLIES_ANNOUNCED: Final = 10_000
+#: Time that an edge goes on reading them after the last who waited.
+REPLIES_IDLE: Final = 60.0
 
 # --- the bridge -----------------------------------------------------------------------------------------------------
 
@@ -206,7 +227,7 @@ CLOCK_LEEWAY: Final = 30
 #: → Misconfigured
 SECRET_BYTES: Final = (32, 4 * 1024)
 
-# --- gateway up and the command line ---------------------------------------------------------------------------------
+# --- gateway up and the command line --------------------------------------------------------------------------------
 
 #: How long the broker may take to take us in, in seconds. → the check fails.
 CHECK_WITHIN: Final = 10.0
@@ -299,3 +320,111 @@ WORKER_SILENT: Final = 10.0
 #: Unfinished entries of one group that trimming waits for, in one partition. → copied to the dead letters, reason
 #: retention, then trimmed; an alarm counter rises
 UNFINISHED: Final = 125_000
+
+# --- databases of services ------------------------------------------------------------------------------------------
+
+#: Bodies of one SQLite transaction: enough to share a disk's wait, few enough that the first does not wait for long.
+SHARED_COMMIT: Final = 128
+#: A statement that holds up an SQLite service's process for longer is named in its log.
+STATEMENT_WITHIN: Final = 0.1
+#: Time that one process waits for another that writes the same SQLite file. → Busy
+DATABASE_BUSY: Final = 10.0
+#: Connections of one process to PostgreSQL, and the wait for a free one. → Busy
+DATABASE_CONNECTIONS: Final = 16
+#: Time for a connection to PostgreSQL, and for one of its answers. → Unavailable
+DATABASE_CONNECT_WITHIN: Final = 5.0
+DATABASE_ANSWER_WITHIN: Final = 30.0
+#: Events that leave an outbox in one go: their rows are forgotten together. What is newer waits.
+RELAY_BATCH: Final = 500
+#: Who empties an outbox holds that right for so long after its last word; another process then takes over.
+RELAY_LEASE: Final = 10.0
+#: How often an outbox is looked at for what other processes put in, and its bounds for what waits for its time.
+RELAY_EVERY: Final = 0.1
+#: Time that the inbox remembers an event: longer than any log keeps one, and replays of it. → it is handled again
+INBOX_KEPT: Final = 30 * 86_400.0
+#: Claims forgotten in one go, so that nobody waits long behind it, and the time between two goes when none is left.
+PURGE_PAGE: Final = 500
+PURGE_EVERY: Final = 60.0
+#: Pause of an event whose service cannot reach its database, or another server; it is no failure and is not counted.
+AWAY_PAUSE: Final = 1.0
+#: Longest delay of an event: it waits in a table, not in memory. → Misconfigured
+DELAY_MOST: Final = 366 * 86_400.0
+
+# --- dead letters over HTTP -----------------------------------------------------------------------------------------
+
+#: Letters of one page. → Refused
+DEAD_PAGE: Final = 500
+#: Letters, and bytes of them, that are looked at for one page, where few are what is asked for. → a shorter page
+DEAD_SEEN: Final = 10_000
+DEAD_SEEN_BYTES: Final = 16 * 1024 * 1024
+#: Letters that one request may replay or drop: their addresses wait in memory. → Refused
+DEAD_CHANGE: Final = 10_000
+#: Slowest rate of that, in letters a second: a line every 10 s keeps proxies from cutting the answer. → Refused
+DEAD_RATE_LEAST: Final = 0.1
+#: Changes of many letters at one time in one edge, beside everything else it serves. → Busy
+DEAD_CHANGES: Final = 4
+#: Who was denied and is told to the audit log in one second, each once. → counted, and told with the next one
+DENIALS_TOLD: Final = 10
+
+# --- routes of services ---------------------------------------------------------------------------------------------
+
+#: Largest body of a request to a route: a form or a document, not a file. → 413
+ROUTE_BODY_BYTES: Final = 1024 * 1024
+#: Seconds from the end of a request's body to the head of the answer. → cancelled, 504
+ROUTE_WITHIN: Final = 30.0
+#: Requests that one process of a service runs at a time. → 429
+ROUTES_AT_ONCE: Final = 256
+#: Seconds for a service to accept a connection. → 503
+FORWARD_CONNECT_WITHIN: Final = 2.0
+#: Seconds from the end of a request's body to the head of the answer, and between two parts of it: longer than a
+#: service's own patience, so that its words are heard. → 504; a part of an answer is cut
+FORWARD_WITHIN: Final = ROUTE_WITHIN + 5.0
+#: Requests of one edge that one service has at a time, so that a slow one holds up nobody else's. → 429 after the wait
+FORWARDS: Final = 128
+FORWARD_WAIT: Final = 1.0
+#: Seconds that an idle connection to a service is kept: below the 5 s after which a service closes it, or a request
+#: could meet a closing one.
+FORWARD_IDLE: Final = 2.0
+
+# --- documents ------------------------------------------------------------------------------------------------------
+
+#: Documents for different rights that are kept encoded: there are as many as principals that grants name, each of a
+#: megabyte and ten milliseconds for a thousand topics. → made anew
+DOCUMENTS: Final = 16
+
+# --- tests of users -------------------------------------------------------------------------------------------------
+
+#: Events that a test can look back on. The oldest go.
+TEST_EVENTS: Final = 100_000
+#: Dead letters that a test is given, and failures of handlers that are remembered. → the oldest; the newest
+TEST_LETTERS: Final = 1_000
+#: Seconds for all services to hold their partitions. → DidNotHappen
+TEST_READY_WITHIN: Final = 30.0
+#: Seconds between two looks at a fact that is waited for.
+TEST_LOOK_EVERY: Final = 0.005
+#: Partitions: two, so that events of different keys have no order in a test that they would not have elsewhere.
+TEST_PARTITIONS: Final = 2
+#: Seconds of a lease, and of a worker's beat: a killed service is away for so long, and a cursor is told as often.
+TEST_LEASE: Final = 0.4
+TEST_BEAT: Final = 0.1
+#: Gateways that one test process runs at a time: databases of its log server. → LimitReached
+TEST_GATEWAYS: Final = 64
+#: Lines of each kind, and characters of a payload, in what a failure tells. The newest, and how many there are.
+TEST_LINES: Final = 20
+TEST_CHARACTERS: Final = 100
+
+# --- sagas ----------------------------------------------------------------------------------------------------------
+
+#: Steps of one saga: a reader audits the table by eye. → Misconfigured
+SAGA_STEPS: Final = 32
+#: How often a command is asked again before somebody should look. → `State.stuck`, a warning
+SAGA_STUCK: Final = 5
+#: Most seconds for the answer to an undo: a machine gives it, where a step may wait for people.
+SAGA_UNDO_WITHIN: Final = 60.0
+#: Longest pause before a command is asked again, unless its step itself takes longer.
+SAGA_PAUSE_MOST: Final = 3_600.0
+#: How long the row of a saga that ended is kept, and answers late truth: longer than any log keeps an event, and the
+#: inbox its id. → forgotten; a start of the same key begins it anew
+SAGA_KEPT: Final = 90 * 86_400.0
+#: Rows that each start forgets, so that they are always fewer than what was started meanwhile.
+SAGA_FORGETS: Final = 2

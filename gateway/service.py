@@ -16,6 +16,7 @@ from gateway.core.delivery import Retry
 from gateway.core.event import Event, Partition
 from gateway.core.topic import matches, overlap
 from gateway.errors import GatewayError, Misconfigured
+from gateway.store import Database, Transaction
 
 _NAME = re.compile(r"[a-z][a-z0-9_-]{0,31}")
 
@@ -27,6 +28,8 @@ F = TypeVar("F", bound=Call)
 Start = Literal["earliest", "latest"]
 
 _RETRY: Final = Retry()
+#: First levels of the edge's own paths: no application with routes may be called so.
+_TAKEN: Final = ("connection", "dead", "livez", "metrics", "readyz", "topics")
 
 
 class Context(Protocol):
@@ -44,11 +47,31 @@ class Context(Protocol):
 
         Bytes are taken as they are; anything else becomes JSON. Emitted in this order, at least once, before this
         event counts as done; nothing is emitted where the handler raises. The id follows from the event, the service
-        and the number of this call: a second delivery emits the same ids again, and readers drop the double. It is
-        **not** one transaction with what the handler did elsewhere: that takes an outbox.
+        and the number of this call: a second delivery emits the same ids again, and readers drop the double. Where the
+        handler has called `transaction`, what it emits is part of that; else it is **not** one transaction with what
+        the handler did elsewhere.
 
         Raises :class:`Misconfigured` where the service does not declare that it emits this, :class:`NotDeclared`,
         :class:`BadPayload`, and :class:`LimitReached` beyond ``limits.EMITS`` events.
+        """
+
+    async def transaction(self) -> Transaction:
+        """Begin the transaction of this delivery, and return it; a second call returns the same.
+
+        It is committed once the handler has returned, and undone where it raises: what was done in it, what is emitted
+        (before or after this call), the reply, and the note that this event was handled, all of it or nothing. An
+        event that was handled before ends the handler here, as done. So: ask the outside world first, begin last; on
+        SQLite, others wait for their turn until the handler returns.
+
+        Raises :class:`Misconfigured` where the service has no database, :class:`Unavailable` where it is away: that
+        is no failure of the event, which comes again.
+        """
+
+    def later(self, after: float, topic: str, payload: object, *, headers: Mapping[str, str] | None = None) -> str:
+        """As `emit`, ``after`` seconds from now: a deadline, a reminder. It survives restarts; only in a transaction.
+
+        The service declares such topics as ``delays``, and may listen to them itself. Nothing takes it back: when it
+        comes, see whether it still matters.
         """
 
 
@@ -93,6 +116,8 @@ class Service:
 
     ``emits`` are topics or filters of what its handlers may emit. ``concurrency``: deliveries at one time in one
     worker. ``start``: where it begins when it is new: at the oldest kept event, or with what comes from now on.
+    ``delays`` are topics or filters of what `Context.later` may send. ``database``: a ``gateway.sql.Database``.
+    ``routes``: Starlette's, that its workers serve below ``/APP/SERVICE/``; see ``gateway.web``.
     """
 
     def __init__(
@@ -100,8 +125,11 @@ class Service:
         name: str,
         *,
         emits: Sequence[str] = (),
+        delays: Sequence[str] = (),
+        database: Database | None = None,
         concurrency: int = limits.CONCURRENCY,
         start: Start = "earliest",
+        routes: Sequence[Any] = (),
     ) -> None:
         if not _NAME.fullmatch(name):
             raise Misconfigured(
@@ -114,8 +142,14 @@ class Service:
         self.name = name
         # A pattern with {variables} is a filter too.
         self.emits = tuple(Topic(pattern=pattern).filter for pattern in emits)
+        self.delays = tuple(Topic(pattern=pattern).filter for pattern in delays)
+        if delays and database is None:
+            raise Misconfigured(f"service {name!r} delays events without a database", "give it a gateway.sql.Database")
+        self.database = database
         self.concurrency = concurrency
         self.start = start
+        #: Opaque here: `adapters/http_service.py` checks and serves them.
+        self.routes = tuple(routes)
         self._reactions: list[Reaction] = []
 
     @property
@@ -167,9 +201,9 @@ class Service:
                 )
         self._reactions.append(reaction)
 
-    def emits_to(self, topic: str) -> bool:
-        """Say whether it declares that it emits ``topic``."""
-        return any(matches(filter, topic) for filter in self.emits)
+    def sends_to(self, topic: str, how: Literal["emits", "delays"] = "emits") -> bool:
+        """Say whether it declares that it emits, or delays, ``topic``."""
+        return any(matches(filter, topic) for filter in getattr(self, how))
 
     def partitions(self, declared: Declared) -> tuple[Partition, ...]:
         """Return where events that it wants may stand, in order."""
@@ -180,8 +214,10 @@ class Service:
 
 def contradictions(group: str, service: Service, declared: Declared) -> Iterator[str]:
     """Say what keeps ``service`` from running beside these declarations; nothing when all is well."""
-    if not service.reactions:
-        yield f"service {group!r} handles nothing; decorate a function with @{service.name}.on(…)"
+    if not service.reactions and not service.routes:
+        yield f"service {group!r} handles nothing; decorate a function with @{service.name}.on(…), or give it routes"
+    if service.routes and (app := group.partition(".")[0]) in _TAKEN:
+        yield f"service {group!r} has routes, but paths below /{app}/ are the gateway's own; rename the application"
     for one in service.reactions:
         where = f"service {group!r}: {one.name} on {one.topic.pattern!r}"
         try:
@@ -196,6 +232,7 @@ def contradictions(group: str, service: Service, declared: Declared) -> Iterator
         for filter in service.emits:
             if overlap(filter, one.topic.filter):
                 yield f"{where}: it also emits {filter!r}, and would hear itself; use another topic for one of them"
-    for filter in service.emits:
-        if not any(overlap(filter, topic.filter) for topic in declared):
-            yield f"service {group!r} emits {filter!r}, which is not declared; declare that topic"
+    for verb, filters in (("emits", service.emits), ("delays", service.delays)):
+        for filter in filters:
+            if not any(overlap(filter, topic.filter) for topic in declared):
+                yield f"service {group!r} {verb} {filter!r}, which is not declared; declare that topic"

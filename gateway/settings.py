@@ -120,6 +120,16 @@ class AppTable(_Table, frozen=True):
     keep: int | None = None
 
 
+class ServiceTable(_Table, frozen=True):
+    """``[services."APP.SERVICE"]``: where one service is, for the processes beside it."""
+
+    #: Where its workers serve its routes, for the edges: ``http://HOST:PORT``. Empty: edges do not forward to it;
+    #: ``gateway up`` knows its own.
+    url: str = ""
+    #: ``sqlite:///PATH`` or ``postgresql://…``. Empty: as the service itself says.
+    database: str = ""
+
+
 class TopicTable(_Table, frozen=True):
     """``[[topics]]``: the fields of ``core/declared.Topic``, without the schema that only Python can state."""
 
@@ -145,6 +155,7 @@ class _File(_Table, frozen=True):
     edge: EdgeTable = EdgeTable()
     tokens: TokensTable = TokensTable()
     apps: dict[str, AppTable] = {}
+    services: dict[str, ServiceTable] = {}
     topics: tuple[TopicTable, ...] = ()
 
 
@@ -231,6 +242,7 @@ def _contradictions(s: _File) -> Iterator[tuple[str, str]]:
         if app_table.keep is not None and not 0 <= app_table.keep <= limits.KEEP_MOST:
             yield f"apps.{name}.keep", f"is out of range; use 0 to {limits.KEEP_MOST}"
     yield from _urls(s)
+    yield from addressed(s.services)
     yield from _edge(s.edge)
     if len(s.mqtt.map) > limits.MQTT_MAPS:
         yield "mqtt.map", f"has {len(s.mqtt.map)} rows; use at most {limits.MQTT_MAPS}, wildcards cover many topics"
@@ -256,12 +268,33 @@ def _urls(s: _File) -> Iterator[tuple[str, str]]:
         yield "mqtt.session_expiry", "is out of range; use less than 49710d (MQTT 5, 3.1.2.11.2)"
 
 
+def addressed(services: Mapping[str, ServiceTable]) -> Iterator[tuple[str, str]]:
+    """Yield key and text of every address that is none."""
+    for name, table in services.items():
+        key = f"services.{name}"
+        if not all(_NAME.fullmatch(part) for part in name.split(".")) or name.count(".") != 1:
+            yield key, 'is no service; write [services."APP.SERVICE"]'
+        if table.url and not (_whole(table.url, ("http", "https")) and _bare(table.url)):
+            yield f"{key}.url", "is not where a service answers; write http://HOST:PORT, without a path"
+        if table.database and not _whole(table.database, ("sqlite", "postgresql")):
+            yield f"{key}.database", "is not a URL for this; write sqlite:///PATH or postgresql://HOST/NAME"
+
+
+def _bare(url: str) -> bool:
+    """Say whether ``url`` names a server and nothing else: no user, no path, no query."""
+    parts = urlsplit(url)
+    return parts.path in ("", "/") and not (parts.query or parts.fragment or "@" in parts.netloc)
+
+
 def _whole(url: str, schemes: tuple[str, ...]) -> bool:
     try:
         parts = urlsplit(url)
         port = parts.port  # raises where it is no number
     except ValueError:
         return False
+    if parts.scheme == "sqlite":
+        # Without a path it would be a database in memory, of one process and one run.
+        return "sqlite" in schemes and not parts.netloc and len(parts.path) > 1
     place = parts.path if parts.scheme == "unix" else parts.hostname
     return parts.scheme in schemes and bool(place) and port != 0
 

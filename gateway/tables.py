@@ -224,7 +224,7 @@ def _lines(text: str) -> dict[str, int]:
     at = ""
     for number, line in enumerate(text.splitlines(), 1):
         if header := _HEADER.fullmatch(line):
-            at = header[2]
+            at = header[2].replace('"', "").replace("'", "")  # [services."shop.stock"]
             if header[1] == "[[":
                 rows[at] = rows.get(at, -1) + 1
                 at = f"{at}[{rows[at]}]"

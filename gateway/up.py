@@ -112,8 +112,13 @@ class Up:
         self._env |= {"GATEWAY_LOG_URL": log, "GATEWAY_MQTT_URL": mqtt, "GATEWAY_EDGE_PORT": str(port)}
         self._env |= {"GATEWAY_DATA": str(self.data)}
         health = _free_ports(1 + len(self._services))
+        behind = [
+            word
+            for group, at in zip(self._services, health[1:], strict=True)
+            for word in ("--service", f"{group}=http://127.0.0.1:{at}")
+        ]
         await asyncio.gather(
-            self._child(lambda: self._process("edge", (self._edge_door(port),), "edge")),
+            self._child(lambda: self._process("edge", (self._edge_door(port),), "edge", *behind)),
             self._child(lambda: self._probed(health[0], "bridge", "bridge")),
             *(
                 self._child(partial(self._probed, port, group, "work", group))

@@ -125,7 +125,7 @@ class Client:
             if not waiting.done():
                 waiting.set_exception(ConnectionError(f"closed {self.close_code}"))
 
-    async def ask(self, method: str, **params: Any) -> dict[str, Any]:
+    async def ask(self, method: str, /, **params: Any) -> dict[str, Any]:
         """Send one command and return its whole reply."""
         self._id += 1
         self._replies[self._id] = asyncio.get_running_loop().create_future()

@@ -28,7 +28,7 @@ from tests.house import (
 #: Below these versions a locked package has a hole that our doors reach.
 FLOORS = {"starlette": "1.0.1", "h11": "0.16", "websockets": "9.1", "pyjwt": "2.13", "redis": "4.5.5"}
 
-LOCKS = ("requirements/run.txt", "requirements/data.txt", "requirements/dev.txt")
+LOCKS = ("requirements/run.txt", "requirements/data.txt", "requirements/dev.txt", "requirements/bench.txt")
 
 CORE = "gateway/core/x.py"
 EDGE = "gateway/edge.py"
@@ -266,7 +266,9 @@ def test_the_wheel_holds_the_gateway_alone() -> None:
 def test_every_dependency_has_a_home() -> None:
     """What we import we declare, and what we declare has one place that imports it."""
     modules = {"pyjwt": "jwt", "prometheus-client": "prometheus_client"}
-    declared = {Requirement(line).name for line in pyproject()["project"]["dependencies"]}
+    project = pyproject()["project"]
+    lines = [*project["dependencies"], *(line for extra in project["optional-dependencies"].values() for line in extra)]
+    declared = {Requirement(line).name for line in lines}
     assert {modules.get(name, name) for name in declared} == CLIENTS.keys()
 
 

@@ -9,7 +9,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from gateway.errors import BadToken, GatewayError, Refused, TooLarge
+from gateway.errors import BadToken, GatewayError, Refused, RequestFailed, TooLarge
 
 NO_STORE = {"cache-control": "no-store", "x-content-type-options": "nosniff"}
 
@@ -23,6 +23,8 @@ class Problem(msgspec.Struct, frozen=True, omit_defaults=True):
     detail: str
     retryable: bool
     retry_after: float | None = None
+    #: Of the event that a request became.
+    event_id: str = ""
 
 
 def problem(error: GatewayError) -> Response:
@@ -33,8 +35,11 @@ def problem(error: GatewayError) -> Response:
         headers["retry-after"] = str(max(1, round(after)))
     if isinstance(error, BadToken):
         headers["www-authenticate"] = "Bearer"
+    event_id = ""
+    if isinstance(error, RequestFailed):
+        event_id = headers["event-id"] = error.event_id
     title = (type(error).__doc__ or error.code).splitlines()[0].rstrip(".")
-    body = Problem(f"urn:topic-gateway:{error.code}", title, error.status, str(error), error.retry, after)
+    body = Problem(f"urn:topic-gateway:{error.code}", title, error.status, str(error), error.retry, after, event_id)
     return as_json(body, error.status, headers, "application/problem+json")
 
 

@@ -78,6 +78,16 @@ class WorkerMetrics(Metrics):
         self.again = self._ended.labels(service, "again")
         self.given_up = self._ended.labels(service, "dead")
         self.fenced = Counter("gateway_leases_lost", "Leases that another took", labels, registry=to).labels(service)
+        self._answers = Histogram(
+            "gateway_route_seconds",
+            "Answers of the service's own routes, by class of status",
+            [*labels, "status"],
+            buckets=_LATENCY,
+            registry=to,
+        )
+
+    def answered(self, status: int, seconds: float) -> None:
+        self._answers.labels(self._service, f"{status // 100}xx").observe(seconds)
 
     def dead(self, reason: str) -> None:
         self._dead.labels(self._service, reason).inc()

@@ -12,6 +12,7 @@ import msgspec
 import typer
 
 from gateway import limits
+from gateway.adapters.http_service import check as check_routes
 from gateway.adapters.log.link import Link, address
 from gateway.adapters.log.promises import check_replicas, check_server
 from gateway.adapters.log.resp import Wire
@@ -20,7 +21,7 @@ from gateway.adapters.tokens import load_secret
 from gateway.cli.bridge import options
 from gateway.cli.configuration import Config, Configuration, Json, gather, warnings
 from gateway.errors import GatewayError, Unavailable
-from gateway.settings import Settings, redacted
+from gateway.settings import ServiceTable, Settings, redacted
 from gateway.up import running
 
 
@@ -39,7 +40,7 @@ def run(
 ) -> None:
     """Check gateway.toml and the environment. Changes nothing. Exit code 1 where something is wrong."""
     found = gather(config)
-    findings = [_declarations(found), *_devices(found), _secret(found)]
+    findings = [_declarations(found), *_devices(found), *_services(found), _secret(found)]
     if connect:
         findings += asyncio.run(_reached(found))
     for finding in findings:
@@ -60,6 +61,26 @@ def _declarations(found: Configuration) -> Finding:
 
 def _devices(found: Configuration) -> list[Finding]:
     return [Finding("warning", text) for text in warnings(found)]
+
+
+def _services(found: Configuration) -> list[Finding]:
+    """What each service has beside its handlers, and where."""
+    findings: list[Finding] = []
+    for group, service in found.services.items():
+        table = found.settings.services.get(group) or ServiceTable()
+        said = [f"database {redacted(table.database)}"] if table.database else []
+        if service.routes:
+            where = f"at {table.url}" if table.url else "that no edge forwards to outside of `gateway up`: no url"
+            said.append(f"{len(service.routes)} routes {where}")
+        elif table.url:
+            said.append(f"a url, {table.url}, and no routes")
+        try:
+            check_routes(service, group)
+        except GatewayError as error:
+            findings.append(Finding(group, "; ".join(said), str(error)))
+        else:
+            findings += [Finding(group, "; ".join(said))] if said else []
+    return findings
 
 
 def _secret(found: Configuration) -> Finding:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
 
@@ -14,17 +16,20 @@ import typer
 from gateway import App, Service
 from gateway.adapters.decoders import BUILT_IN
 from gateway.adapters.log import AppLog
-from gateway.app import declare, decoders, mapping, promises, services
+from gateway.app import declare, decoders, mapping, participants, promises, services
+from gateway.core.asyncapi import AsyncApi
 from gateway.core.declared import Declared
 from gateway.core.ingest import Decode
 from gateway.core.mapping import TopicMap
 from gateway.errors import Misconfigured
 from gateway.settings import Settings, load
+from gateway.tables import nearest
 from gateway.up import running, unwritable
 
 #: Variables of commands, beside those of the settings.
 VARIABLES = (
     "GATEWAY_CONFIG",
+    "GATEWAY_DATABASE_URL",
     "GATEWAY_TOKEN",
     "GATEWAY_URL",
     "GATEWAY_HEALTH",
@@ -48,6 +53,8 @@ class Configuration(msgspec.Struct, frozen=True):
     logs: tuple[AppLog, ...]
     #: Group, such as ``ecommerce.inventory`` → its service.
     services: dict[str, Service]
+    #: Application → its own commands.
+    commands: dict[str, tuple[Callable[..., None], ...]]
     #: The file it came from; None without one.
     path: Path | None
 
@@ -55,6 +62,19 @@ class Configuration(msgspec.Struct, frozen=True):
     def keys(self) -> dict[str, str]:
         """Topic filter -> key template, for the log to compare."""
         return {topic.filter: topic.key for topic in self.declared if topic.key}
+
+    @property
+    def asyncapi(self) -> AsyncApi:
+        """What it offers, for its edges and for ``gateway topics --asyncapi``."""
+        return AsyncApi(
+            self.declared,
+            title=self.settings.gateway.name,
+            version=version("topic-gateway"),
+            participants=participants(self.services),
+            durability={log.app: log.durability for log in self.logs},
+            mqtt=self.settings.mqtt.url,
+            anonymous=self.settings.edge.anonymous,
+        )
 
     @property
     def log_url(self) -> str:
@@ -86,6 +106,7 @@ def gather(config: Path | None) -> Configuration:
         decoders={**BUILT_IN, **decoders(apps)},
         logs=tuple(AppLog(p.app, p.durability, p.retention, p.keep) for p in promises(settings, declared, apps)),
         services=services(declared, apps),
+        commands={app.name: tuple(app.commands) for app in apps if app.commands},
         path=path,
     )
 
@@ -112,3 +133,11 @@ def _app(name: str, folder: Path) -> App:
     if not isinstance(found, App):
         raise Misconfigured(f"gateway.apps: {name} is no App", "name an attribute that is a gateway.App")
     return found
+
+
+def known_service(found: Configuration, group: str) -> Service:
+    """Return the service ``APP.SERVICE``; raises :class:`Misconfigured` where no application has it."""
+    if group not in found.services:
+        known = nearest(group, sorted(found.services)) if found.services else "no application has services"
+        raise Misconfigured(f"there is no service {group!r}", known)
+    return found.services[group]

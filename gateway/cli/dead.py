@@ -7,7 +7,7 @@ import getpass
 import os
 import sys
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Annotated, TypeVar
 
@@ -32,6 +32,7 @@ Topic = Annotated[str, typer.Option("--topic", help="Of topics that this filter 
 Limit = Annotated[int, typer.Option("--limit", min=1, help="At most so many.")]
 Rate = Annotated[float, typer.Option("--rate", min=0.0, help="At most so many a second; 0 is as fast as it goes.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")]
+All = Annotated[bool, typer.Option("--all", help="Every letter, where nothing else says which.")]
 
 application = typer.Typer(
     help="Events that were given up: list, read, replay, edit and drop them.", no_args_is_help=True
@@ -80,6 +81,7 @@ def replay(
     limit: Limit = 1_000,
     rate: Rate = 0.0,
     dry_run: DryRun = False,
+    every: All = False,
     config: Config = None,
 ) -> None:
     """Give letters back to the service that gave them up, and to no other, with their original ids.
@@ -87,7 +89,7 @@ def replay(
     A device's message that never reached the log (its service is shown as -) is published, if it may be now.
     """
     which = Which(group, reason, topic)
-    _many("replayed", where, which, limit, dry_run, config, lambda ls, found: ls.replay(found, rate, _told))
+    _many("replayed", where, which, limit, dry_run, every, config, lambda ls, at: ls.replay(_who(), at, rate))
 
 
 @application.command()
@@ -99,11 +101,12 @@ def drop(
     limit: Limit = 1_000,
     rate: Rate = 0.0,
     dry_run: DryRun = False,
+    every: All = False,
     config: Config = None,
 ) -> None:
     """Forget letters for good."""
     which = Which(group, reason, topic)
-    _many("dropped", where, which, limit, dry_run, config, lambda ls, found: ls.drop(found, rate, _told))
+    _many("dropped", where, which, limit, dry_run, every, config, lambda ls, at: ls.drop(_who(), at, rate))
 
 
 @application.command()
@@ -116,7 +119,7 @@ def edit(
     logs.configure()
     place = address(at)
     payload = Path(data[1:]).read_bytes() if data.startswith("@") else data.encode()
-    _run(config, lambda letters: letters.edit(place, payload), writes=True)
+    _run(config, lambda letters: letters.edit(_who(), place, payload), writes=True)
     print(f"replayed {place} with another payload")
 
 
@@ -126,11 +129,12 @@ def _many(
     which: Which,
     limit: int,
     dry_run: bool,
+    every: bool,
     config: Path | None,
-    change: Callable[[Letters, list[Found]], Awaitable[Progress]],
+    change: Callable[[Letters, list[Address]], AsyncIterator[Progress]],
 ) -> None:
-    if not where and which == Which():
-        raise Refused("nothing says which letters", "name some, or set --group, --reason or --topic")
+    if not where and which == Which() and not every:
+        raise Refused("nothing says which letters", "name some, or set --group, --reason, --topic or --all")
     logs.configure()
 
     async def work(letters: Letters) -> None:
@@ -140,7 +144,9 @@ def _many(
                 print(_line(at, letter))
             print(f"{len(found)} would be {verb}")
             return
-        progress = await change(letters, found)
+        progress = Progress(0, 0)
+        async for progress in change(letters, [at for at, _ in found]):
+            _told(progress)
         print(f"{progress.done} {verb}, {progress.left_out} left out")
         if progress.why:
             print(progress.why)
@@ -160,13 +166,12 @@ def _run(config: Path | None, work: Callable[[Letters], Awaitable[T]], *, writes
 
     async def run() -> T:
         log = await open_to_read(found)
+        letters = Letters(log, found.declared, found.settings.gateway.name, found.topic_map, found.decoders)
         writing = asyncio.create_task(log.run(), name="log") if writes else None
         try:
-            # Also what no declared topic matched: the gateway's own.
-            places = (*log.partitions(), f"{found.settings.gateway.name}.0")
-            letters = Letters(log, found.declared, places, _who(), found.topic_map, found.decoders)
             return await work(letters)
         finally:
+            await letters.end()
             if writing is not None:
                 writing.cancel()
                 await asyncio.wait([writing])

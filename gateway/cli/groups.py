@@ -19,7 +19,7 @@ from gateway.adapters.log import GroupState, Log
 from gateway.cli.configuration import Config, Configuration, Json, gather
 from gateway.cli.tail import open_to_read
 from gateway.core.event import Partition
-from gateway.errors import NotAvailable
+from gateway.errors import Misconfigured, NotAvailable
 from gateway.service import Start
 from gateway.tables import duration
 
@@ -87,13 +87,31 @@ def replay(
     """
 
     async def change(log: Log, partition: Partition) -> str:
-        to = await _place(log, partition, since)
+        to = await place(log, partition, since)
         return f"goes on after {await log.groups.seek(partition, group, to, void=True)}"
 
     _change(gather(config), group, change)
 
 
-async def _place(log: Log, partition: Partition, since: str) -> Start | int:
+@application.command()
+def forget(
+    group: Annotated[str, typer.Argument(metavar="APP.SERVICE.NAME", help="A group of `gateway work --as NAME`.")],
+    config: Config = None,
+) -> None:
+    """Forget a group that is not needed any more: trimming then waits for it no longer."""
+    found = gather(config)
+    if group in found.services:
+        raise Misconfigured(f"{group!r} is a service", "it would begin anew; remove it from its application first")
+
+    async def change(log: Log, partition: Partition) -> str:
+        await log.groups.forget(partition, group)
+        return "is forgotten"
+
+    _change(found, group, change)
+
+
+async def place(log: Log, partition: Partition, since: str) -> Start | int:
+    """Return where ``since`` is in ``partition``: a word, an offset, or so long ago."""
     if since in get_args(Start):
         return cast("Start", since)
     if since.isdigit():

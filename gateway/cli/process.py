@@ -15,6 +15,7 @@ import uvloop
 
 from gateway import limits, logs
 from gateway.adapters import http
+from gateway.adapters.http_service import Hosted
 from gateway.adapters.log import Log
 from gateway.cli.configuration import Configuration
 from gateway.errors import GatewayError, Misconfigured, Unavailable
@@ -92,11 +93,11 @@ def naming(host: str, port: int) -> Iterator[None]:
 
 
 @asynccontextmanager
-async def probed(process: http.Probed, host: str, port: int) -> AsyncIterator[None]:
-    """Serve ``/livez``, ``/readyz`` and ``/metrics`` of ``process`` meanwhile."""
+async def probed(process: http.Probed, host: str, port: int, hosted: Hosted | None = None) -> AsyncIterator[None]:
+    """Serve ``/livez``, ``/readyz`` and ``/metrics`` of ``process`` meanwhile, and the routes of ``hosted``."""
     with naming(host, port):
         sock = http.listen(host, port)
-    server = http.server(http.health(process), drain=1.0)
+    server = http.server(http.health(process, *(hosted.routes if hosted is not None else ())), drain=1.0)
     serving = asyncio.create_task(server.serve([sock]), name="health")
     try:
         yield

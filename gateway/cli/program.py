@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import typer
 
 from gateway.cli.bridge import run as bridge
 from gateway.cli.check import run as check
+from gateway.cli.configuration import gather
 from gateway.cli.dead import application as dead
 from gateway.cli.edge import run as edge
 from gateway.cli.explain import run as explain
 from gateway.cli.groups import application as groups
+from gateway.cli.migrate import run as migrate
 from gateway.cli.pub import run as pub
 from gateway.cli.sub import run as sub
 from gateway.cli.tail import run as tail
@@ -40,6 +44,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "edge": edge,
     "bridge": bridge,
     "work": work,
+    "migrate": migrate,
     "pub": pub,
     "sub": sub,
     "tail": tail,
@@ -54,9 +59,23 @@ application.add_typer(groups, name="groups")
 application.add_typer(dead, name="dead")
 
 
+def _know_applications(words: list[str]) -> None:
+    """Add the commands of applications where one may be meant: for our own, no application is imported twice."""
+    if not words or words[0].startswith("-") or words[0] in (*COMMANDS, "groups", "dead"):
+        return
+    config = os.environ.get("GATEWAY_CONFIG")
+    for app, commands in gather(Path(config) if config else None).commands.items():
+        own = typer.Typer(help=f"Commands of the application {app}.", no_args_is_help=True)
+        for command in commands:
+            own.command(command.__name__.replace("_", "-"))(command)
+        own.callback()(lambda: None)  # or a single command would not be asked for by its name
+        application.add_typer(own, name=app)
+
+
 def main() -> None:
     """Run the command of ``sys.argv``; print a :class:`GatewayError` as one message on standard error."""
     try:
+        _know_applications(sys.argv[1:])
         application()
     except GatewayError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -2,16 +2,30 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import msgspec
+import typer
 
 from gateway.cli.configuration import Config, Json, gather
 from gateway.cli.rows import print_rows
+from gateway.core.asyncapi import Reached
 from gateway.core.declared import Topic
+from gateway.edge.process import WEBSOCKET_PATH
+
+AsAsyncApi = Annotated[bool, typer.Option("--asyncapi", help="All of it as an AsyncAPI 3 document, in JSON.")]
 
 
-def run(config: Config = None, json: Json = False) -> None:
+def run(config: Config = None, json: Json = False, asyncapi: AsAsyncApi = False) -> None:
     """List the declared topics."""
-    declared = gather(config).declared
+    found = gather(config)
+    if asyncapi:
+        at = found.settings.edge
+        host = f"[{at.host}]" if ":" in at.host else at.host
+        reached = Reached(f"{host}:{at.port}", bool(at.tls_cert) or at.behind_proxy, WEBSOCKET_PATH)
+        print(found.asyncapi.document(None, reached).body.decode())
+        return
+    declared = found.declared
     if json:
         for topic in declared:
             row = {name: getattr(topic, name) for name in topic.__struct_fields__ if name != "schema"}

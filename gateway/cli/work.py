@@ -3,53 +3,103 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from typing import Annotated
 
+import msgspec
 import typer
 
-from gateway.cli.bridge import Health
-from gateway.cli.configuration import Config, Configuration, gather
+from gateway.adapters import http_service
+from gateway.adapters.http_service import Hosted, application
+from gateway.adapters.tokens import Verifier
+from gateway.cli.configuration import Config, Configuration, gather, known_service
+from gateway.cli.groups import place
+from gateway.cli.migrate import open_store
 from gateway.cli.process import LogFormat, LogLevel, Probe, Waiting, address, open_log, probed, serve
 from gateway.errors import Misconfigured
-from gateway.tables import nearest
 from gateway.worker import Worker
+
+_NAME = re.compile(r"[a-z][a-z0-9_-]{0,31}")
+
+Listen = Annotated[
+    str,
+    typer.Option(
+        "--health", envvar="GATEWAY_HEALTH", help="HOST:PORT of /livez, /readyz, /metrics and the service's own routes."
+    ),
+]
 
 
 def run(
     service: Annotated[str, typer.Argument(metavar="APP.SERVICE", help="Which service, such as ecommerce.inventory.")],
     name: Annotated[str, typer.Option("--name", help="This worker's own; by default a new one at each start.")] = "",
+    again: Annotated[
+        str,
+        typer.Option("--as", metavar="NAME", help="Handle once more what is kept, as the group APP.SERVICE.NAME."),
+    ] = "",
+    since: Annotated[
+        str, typer.Option("--from", help="With --as: earliest, latest, an offset, or a duration such as 2h.")
+    ] = "earliest",
     config: Config = None,
-    health: Health = "127.0.0.1:8082",
+    health: Listen = "127.0.0.1:8082",
     log_format: LogFormat = "text",
     log_level: LogLevel = "info",
 ) -> None:
     """Run one worker of a service. Run as many as you like: they share the partitions of its topics.
 
     SIGTERM: it takes nothing more, finishes what runs, and hands its partitions over.
+
+    With --as it is a group of its own, with an inbox of its own: every effect happens again, beside the service and
+    in its database, for tables that were emptied to be filled anew. What it emits has the ids that it had, so others
+    drop it. `gateway groups` tells how far it is, `gateway groups forget` removes it.
     """
     found = gather(config)
-    check(found, service)
+    http_service.check(known_service(found, service), service)
     at = address(health)
-    serve(lambda stop: _work(found, service, name, at, stop), log_format, log_level)
+    if again and not _NAME.fullmatch(again):
+        raise Misconfigured(f"--as {again!r} is no name", "use a-z, 0-9, - and _, at most 32, a letter first")
+    beside = Beside(f"{service}.{again}", since) if again else None
+    serve(lambda stop: _work(found, service, name, at, stop, beside), log_format, log_level)
 
 
-def check(found: Configuration, service: str) -> None:
-    """Raise :class:`Misconfigured` where no application has ``service``."""
-    if service not in found.services:
-        known = nearest(service, sorted(found.services)) if found.services else "no application has services"
-        raise Misconfigured(f"there is no service {service!r}", known)
+class Beside(msgspec.Struct, frozen=True):
+    """A group that handles again what a service had."""
+
+    group: str
+    since: str
 
 
-async def _work(found: Configuration, group: str, name: str, at: tuple[str, int], stop: asyncio.Event) -> None:
-    waiting = Waiting()
-    probe = Probe(waiting)
-    async with probed(probe, *at):
+async def _work(
+    found: Configuration, group: str, name: str, at: tuple[str, int], stop: asyncio.Event, beside: Beside | None
+) -> None:
+    """Start: address, log, database, routes, handlers. End: routes, handlers, database, log, address."""
+    service, waiting = found.services[group], Waiting()
+    probe, hosted = Probe(waiting), Hosted(group)
+    # Before the address is open: who has no routes needs no secret, and who has some needs a good one.
+    verifier = Verifier(found.settings) if service.routes else None
+    async with probed(probe, *at, hosted if service.routes else None):
         log = await open_log(found, stop, waiting)
         if log is None:
             return
+        store = await open_store(found, group, stop, waiting)
         try:
-            worker = Worker(log, found.declared, group, found.services[group], name=name, guard=True)
-            probe.become(worker.unready, worker.render)
-            await worker.run(stop)
+            if store is None and service.database is not None:
+                return  # it was told to end before its database came
+            strays = f"{found.settings.gateway.name}.0"
+            worker = Worker(log, found.declared, group, service, name=name, guard=True, store=store, strays=strays)
+            if beside is not None:
+                worker.stand_beside(beside.group, lambda partition: place(log, partition, beside.since))
+            if verifier is not None:
+                state = {"service": worker.routed}
+                hosted.open(application(service, group, verifier, state), worker.metrics.answered)
+                worker.metrics.of_service("gateway_routes_running", "Requests under way", lambda: hosted.running)
+            probe.become(lambda: hosted.unready() + worker.unready(), worker.render)
+            handlers_stop = asyncio.Event()
+            async with asyncio.TaskGroup() as running:
+                running.create_task(worker.run(handlers_stop), name="worker")
+                await stop.wait()
+                await hosted.drain()
+                handlers_stop.set()
         finally:
+            if store is not None:
+                await store.close()
             await log.close()

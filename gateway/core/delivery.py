@@ -8,7 +8,7 @@ from typing import Final
 import msgspec
 
 from gateway import limits
-from gateway.errors import Misconfigured
+from gateway.errors import Misconfigured, Unavailable
 
 
 class Retry(msgspec.Struct, frozen=True):
@@ -100,6 +100,10 @@ def judge(attempt: int, error: BaseException | None, retry: Retry, jitter: float
             return Bury("schema", str(error))
         case Expired():
             return Bury("expired", str(error))
+        case Unavailable():
+            # A server is away: that is no failure of this event, and however long it lasts, it is not given up.
+            pause = limits.AWAY_PAUSE if error.retry_after is None else min(limits.PAUSE_MOST, error.retry_after)
+            return Park(pause * (0.5 + 0.5 * jitter), attempt - 1, str(error))
     what = f"{type(error).__name__}: {error}"
     if attempt >= retry.attempts:
         return Bury("gave_up", what)

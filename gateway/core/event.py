@@ -2,10 +2,38 @@
 
 from __future__ import annotations
 
+import re
+from typing import Final
+
 import msgspec
+
+#: What :attr:`Meta.reply_to` says where somebody waits at a door of ours for what a service answers. No device can say
+#: it: a Response Topic has no wildcard (MQTT 5, 3.3.2.3.5).
+ASKED: Final = "#gateway"
 
 #: The name of one partition of one application's log, such as ``devices.3``. Its keys share the slot ``{devices.3}``.
 Partition = str
+
+
+#: Version 00: trace id, parent id and flags. What a later version adds comes after another dash.
+_TRACEPARENT: Final = re.compile(
+    r"(?!ff)([0-9a-f]{2})-((?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16})-([0-9a-f]{2})(-.*)?", re.DOTALL
+)
+
+
+def traceparent(text: str) -> str:
+    """Return ``text`` as a ``traceparent`` of version 00, empty where it is none.
+
+    A trace that cannot be followed is no reason to refuse an event: an invalid one counts as absent, and of a later
+    version what 00 knows is kept (W3C Trace Context, 3.2.2 and 3.2.4).
+    """
+    match = _TRACEPARENT.fullmatch(text)
+    if match is None:
+        return ""
+    version, ids, flags, more = match.groups()
+    if version == "00":
+        return "" if more else text
+    return f"00-{ids}-{int(flags, 16) & 1:02x}"  # of the flags 00 knows ``sampled`` alone
 
 
 class Meta(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
@@ -21,7 +49,7 @@ class Meta(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     producer: str = ""
     #: The door it came through: ``mqtt``, ``ws``, ``http`` or ``service``.
     via: str = ""
-    #: W3C Trace Context.
+    #: W3C Trace Context; every door lets in what :func:`traceparent` returns.
     traceparent: str = ""
     #: The id of the event that led to this one.
     cause: str = ""

@@ -9,7 +9,7 @@ import msgspec
 
 from gateway import limits
 from gateway.core.declared import Declared, valid
-from gateway.core.event import Draft, Event, Meta, Partition
+from gateway.core.event import Draft, Event, Meta, Partition, traceparent
 from gateway.core.payload import kept_type
 from gateway.errors import BadPayload, BadTopic, NotDeclared, Refused
 
@@ -127,8 +127,7 @@ def _properties(properties: Sequence[tuple[str, str]], meta: Meta) -> tuple[str,
         raise BadPayload(
             f"{len(headers)} user properties", f"send at most {limits.HEADERS}, {limits.HEADER_BYTES} bytes in all"
         )
-    traceparent = fields.get("traceparent", "")[: limits.ID_BYTES]
-    return id, msgspec.structs.replace(meta, headers=headers, traceparent=traceparent)
+    return id, msgspec.structs.replace(meta, headers=headers, traceparent=traceparent(fields.get("traceparent", "")))
 
 
 def _size(headers: Mapping[str, str]) -> int:

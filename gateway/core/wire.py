@@ -134,6 +134,7 @@ class _Tags(msgspec.Struct, frozen=True, omit_defaults=True):
     ts: str = ""
     content_type: str = ""
     encoding: str = ""
+    traceparent: str = ""
 
 
 class _Publication(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -203,7 +204,7 @@ def event_publication(event: Event, offset: int = 0) -> bytes:
     meta: Meta = event.meta
     # Tags are strings. The topic is always among them: no SDK shows a publication's channel, so a wildcard
     # subscriber learns the concrete topic only here.
-    tags = _Tags(event.id, event.topic, str(meta.ts) if meta.ts else "", type, encoding)
+    tags = _Tags(event.id, event.topic, str(meta.ts) if meta.ts else "", type, encoding, meta.traceparent)
     # Only what clears a last value is empty; JSON has no empty document.
     return _encode(_Publication(msgspec.Raw(data or b"null"), tags, offset))
 

@@ -5,20 +5,24 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 
 from gateway import limits
-from gateway.adapters import http, websocket
+from gateway.adapters import http, http_document, http_letters, websocket
+from gateway.adapters.http_forward import Forward
 from gateway.adapters.identity import new_id
 from gateway.adapters.log import Log
 from gateway.adapters.tokens import Verifier
 from gateway.core import cursor, handshake
+from gateway.core.asyncapi import AsyncApi, Document, Reached
 from gateway.core.declared import Declared
 from gateway.core.event import Appended, Publication
 from gateway.core.origin import Origins
 from gateway.edge.client import Client
+from gateway.edge.desk import Desk
 from gateway.edge.shared import Shared
 from gateway.edge.watch import watch
+from gateway.letters import Letters
 from gateway.settings import loopback
 
 _log = logging.getLogger("gateway.edge")
@@ -30,11 +34,24 @@ class Edge(Shared):
     """One edge process: the doors, and what their clients share."""
 
     def __init__(
-        self, log: Log, declared: Declared, verifier: Verifier, *, anonymous: bool = False, origins: Iterable[str] = ()
+        self,
+        log: Log,
+        declared: Declared,
+        verifier: Verifier,
+        *,
+        anonymous: bool = False,
+        origins: Iterable[str] = (),
+        letters: Letters | None = None,
+        services: Mapping[str, str] | None = None,
+        asyncapi: AsyncApi | None = None,
     ) -> None:
         super().__init__(log, declared, verifier, anonymous=anonymous)
+        self._asyncapi = asyncapi or AsyncApi(declared, version=self.version, anonymous=anonymous)
         self._allowed = tuple(origins)
         self._origins = Origins(self._allowed, local=False)
+        self.desk = Desk(letters or Letters(log, declared), self.admit, self.allows, self.refused, self.now)
+        #: Group → where its routes answer, ``http://HOST:PORT``.
+        self._services = services or {}
         self._clients: set[Client] = set()
         self._draining = False
         #: Where it listens, once it does.
@@ -44,6 +61,7 @@ class Edge(Shared):
         gauge("gateway_filters", "Filters that somebody watches", lambda: len(self.fanout))
         gauge("gateway_readers", "Partitions that this edge reads", lambda: len(self.readers))
         gauge("gateway_encoded", "Frames made, once per filter and codec", lambda: self.fanout.encoded)
+        gauge("gateway_requests", "Requests that wait for a service's reply", lambda: len(self.requests))
         gauge("gateway_offered", "Frames offered to clients", lambda: self.fanout.offered)
 
     # --- the process ---
@@ -66,8 +84,9 @@ class Edge(Shared):
         self._origins = Origins(self._allowed, local=loopback(host) and not proxies)
         sock = http.listen(host, port)
         self.port = sock.getsockname()[1]
+        forward = Forward(self._services, self)
         server = http.server(
-            http.application(self),
+            http.application(self, http_document.route(self), *http_letters.routes(self.desk), *forward.routes),
             websocket.protocol(self._welcome, self.loop),
             drain=limits.DRAIN_WITHIN,
             tls=tls,
@@ -83,8 +102,11 @@ class Edge(Shared):
             await stop.wait()
             self._draining = True
             await self._drain()
+            self.requests.end()
+            await self.desk.letters.end()
             server.should_exit = True
             await serving
+            await forward.aclose()
             idle.cancel()
             await self.end()
             log.cancel()
@@ -125,6 +147,13 @@ class Edge(Shared):
         stored = await self.publisher.publish(who, asked)
         found = self.declared.find(asked.topic)
         return stored, "none" if found.topic.ephemeral else self.log.durability(found.topic.owner)
+
+    async def request(self, token: str, asked: Publication, within: float) -> tuple[str, bytes]:
+        stored, reply = await self.requests.ask(self.admit(token).principal, asked, within)
+        return stored.id, reply
+
+    def asyncapi(self, token: str, host: str, secure: bool) -> Document:
+        return self._asyncapi.document(self.admit(token).principal, Reached(host, secure, WEBSOCKET_PATH))
 
     async def watch(self, token: str, filter: str, cursor_text: str) -> AsyncIterator[bytes]:
         grant = self.admit(token)

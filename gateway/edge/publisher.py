@@ -25,8 +25,10 @@ class Publisher:
         self._published = published
         self._log = log
 
-    async def publish(self, who: Principal, asked: Publication) -> Appended:
+    async def publish(self, who: Principal, asked: Publication, reply_to: str = "") -> Appended:
         """Append one event and return where it stands; it is durable as its application's log declares.
+
+        ``reply_to``: see :attr:`Meta.reply_to`; a client does not choose it.
 
         Raises :class:`Denied`, :class:`NotDeclared`, :class:`BadPayload`, :class:`KeyReused` (the caller's fault),
         :class:`Unavailable`, :class:`StorageFull`, :class:`Busy` (send it again, with the same id or idempotency key).
@@ -50,6 +52,7 @@ class Publisher:
                 via=asked.via,
                 traceparent=asked.traceparent,
                 headers=asked.headers,
+                reply_to=reply_to,
             ),
         )
         if topic.ephemeral:

@@ -22,6 +22,7 @@ from gateway.core.fanout import Fanout
 from gateway.core.topic import matches
 from gateway.edge.publisher import Publisher
 from gateway.edge.readers import Readers
+from gateway.edge.requests import Requests
 from gateway.errors import BadToken, GatewayError
 
 _log = logging.getLogger("gateway.edge")
@@ -36,6 +37,7 @@ class Shared:
         self.fanout = Fanout()
         self.metrics_of = EdgeMetrics()
         self.publisher = Publisher(declared, log, lambda via: self.metrics_of.published.labels(via).inc())
+        self.requests = Requests(self.publisher, log, self.spawn)
         self.readers = Readers(log, declared, self.fanout, self.metrics_of.latency.observe, self.spawn)
         self.version = version("topic-gateway")
         self._verifier = verifier

@@ -11,11 +11,11 @@ from contextlib import suppress
 from typing import Protocol
 
 from gateway import limits
-from gateway.adapters.log import DeadLetter, Lease, Log
+from gateway.adapters.log import DeadLetter, Lease, Log, Reply, Tail
 from gateway.core.delivery import ACK, Bury, Verdict, crashed
-from gateway.core.event import Record
+from gateway.core.event import ASKED, Record
 from gateway.core.lanes import Changes, Item, Lanes
-from gateway.errors import Fenced, Unavailable
+from gateway.errors import Fenced, TooLarge, Unavailable
 from gateway.worker.job import Job
 from gateway.worker.wants import Wants
 
@@ -60,6 +60,7 @@ class Holding:
         self.leaving = False
         self.dropped = False
         self._log, self._wants, self._slots, self._worker, self._ttl = log, wants, slots, worker, ttl
+        self._tail: Tail | None = None
         self._loop = asyncio.get_running_loop()
         #: When the log last heard of us, at the latest.
         self._told_at = self._loop.time()
@@ -103,6 +104,10 @@ class Holding:
     def look(self, now: float) -> None:
         """Go on where something is due."""
         due = self.lanes.next_due()
+        if self._tail is not None and self._tail.position.offset > self.lanes.read:
+            # What cannot be read makes no batch; it is passed all the same, or it would count as lag for ever.
+            self.lanes.skip(self._tail.position.offset)
+            self._wake.set()
         if (due is not None and due <= now) or now - self._told_at > self._ttl / 4 or self.lease.replays:
             self._wake.set()
 
@@ -144,6 +149,7 @@ class Holding:
             while True:
                 try:
                     await tail.start_at(self.lease.cursor)
+                    self._tail = tail
                     break
                 except Unavailable:
                     await asyncio.sleep(limits.LOG_BACKOFF[1])
@@ -162,7 +168,11 @@ class Holding:
 
     def _take(self, record: Record) -> None:
         want = self._wants.find(record.event.topic)
-        if want is not None and self.lanes.add(Item(record.epoch, record.offset, want.key, ts=record.event.meta.ts)):
+        if want is None:
+            return
+        added = self.lanes.add(Item(record.epoch, record.offset, want.key, ts=record.event.meta.ts))
+        # What is too large is not kept while it waits: a thousand of them would be gigabytes.
+        if added and _too_large(record) is None:
             self._records[record.offset] = record
 
     # --- keeping: the one task that hands out and remembers ---
@@ -231,6 +241,8 @@ class Holding:
             elif record is None or want is None:
                 # Trimmed: then it is among the dead letters. Or a service that does not want it any more.
                 self.finish(item, ACK)
+            elif (unfit := _too_large(record)) is not None:
+                self.finish(item, unfit)
             else:
                 jobs.append(Job(self, item, record.event, want))
         self._slots.hand(jobs)
@@ -253,6 +265,11 @@ class Holding:
         claimed = max((offset for offset, item in self.out.items() if not item.parked), default=0)
         await self.lease.settle(changes, claimed, letters)
         self._told_at = now
+        for letter in letters:
+            if letter.meta.reply_to == ASKED:
+                with suppress(Unavailable):  # who asked hears that no reply came
+                    said = Reply(code=letter.reason, error=letter.error)
+                    await self._log.replies.send(self.partition, letter.id, said)
 
     async def _letters(self, changes: Changes) -> list[DeadLetter]:
         letters = []
@@ -267,7 +284,7 @@ class Holding:
                     bury.reason,
                     bury.error,
                     event.topic,
-                    event.data,
+                    event.data[: limits.PAYLOAD_BYTES],
                     event.meta,
                     event.meta.producer,
                     time.time_ns() // 1_000_000,
@@ -305,6 +322,9 @@ class Holding:
         if record is None or want is None:
             self.finish(item, ACK)
             return
+        if (unfit := _too_large(record)) is not None:
+            self.finish(item, unfit)
+            return
         while True:
             try:
                 item.crashes = await self.lease.suspect(item.offset)
@@ -323,3 +343,11 @@ class Holding:
         self._asked.append(told)
         self._wake.set()
         await told
+
+
+def _too_large(record: Record) -> Bury | None:
+    """No door of ours takes so much: another program wrote it into the log. Its letter has the beginning of it."""
+    size = len(record.event.data)
+    if size <= limits.PAYLOAD_BYTES:
+        return None
+    return Bury(TooLarge.code, f"the payload has {size} bytes, and no door takes more than {limits.PAYLOAD_BYTES}")

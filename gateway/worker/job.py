@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
 from gateway import limits
-from gateway.adapters.log import Log
+from gateway.adapters.log import Log, Reply
 from gateway.core.declared import Declared, valid
 from gateway.core.delivery import emitted_id
-from gateway.core.event import Draft, Event, Meta, Partition
+from gateway.core.event import ASKED, Draft, Event, Meta, Partition
 from gateway.core.lanes import Item
-from gateway.errors import GatewayError, LimitReached, Misconfigured
+from gateway.errors import GatewayError, LimitReached, Misconfigured, TooLarge
 from gateway.service import Service
+from gateway.store import Transaction
+from gateway.worker.unit import Body, Unit
 
 if TYPE_CHECKING:
     from gateway.worker.holding import Holding
@@ -36,25 +38,38 @@ class Emits:
         self._declared = declared
         self._service = service
 
-    def draft(self, cause: Event, n: int, topic: str, payload: object, headers: Mapping[str, str]) -> Emitted:
-        """Return the ``n``th event that follows from ``cause``; raises what :meth:`Context.emit` says."""
-        if not self._service.emits_to(topic):
+    def draft(
+        self,
+        id: str,
+        topic: str,
+        payload: object,
+        headers: Mapping[str, str],
+        after: float = 0.0,
+        cause: Event | None = None,
+    ) -> Emitted:
+        """Return the event ``id``, which follows from ``cause``; raises what :meth:`Context.emit` says.
+
+        ``after``: seconds that it waits; then it must be declared as what the service delays.
+        """
+        declares: Literal["emits", "delays"] = "delays" if after else "emits"
+        if not self._service.sends_to(topic, declares):
             raise Misconfigured(
-                f"service {self.group!r} does not declare that it emits {topic!r}", f"Service(…, emits=[{topic!r}])"
+                f"service {self.group!r} does not declare that it {declares} {topic!r}",
+                f"Service(…, {declares}=[{topic!r}])",
             )
         found = self._declared.find(topic)
         data = valid(found.topic, payload if isinstance(payload, bytes) else _encode(payload))
-        meta = Meta(
+        known = Meta(
             ts=time.time_ns() // 1_000_000,
             type=_TYPES[found.topic.payload],
             producer=self.producer,
             via="service",
-            traceparent=cause.meta.traceparent,
-            cause=cause.id,
+            traceparent="" if cause is None else cause.meta.traceparent,
+            cause="" if cause is None else cause.id,
             headers=dict(headers),
         )
-        event = Event(topic, data, emitted_id(cause.id, self.group, n), meta)
-        return Emitted(found.partition, Draft(event, found.key, retain=found.topic.retain), found.topic.ephemeral)
+        draft = Draft(Event(topic, data, id, known), found.key, retain=found.topic.retain)
+        return Emitted(found.partition, draft, found.topic.ephemeral, after)
 
     async def append(self, emitted: list[Emitted]) -> None:
         """Append in order; returns once all of it is as durable as its logs promise. Raises the first refusal."""
@@ -72,6 +87,25 @@ class Emits:
                         raise answer
             start = end
 
+    # --- replies, where somebody waits for one ---
+
+    def answer(self, event: Event, said: object) -> bytes | None:
+        """Return what a handler returned as the reply to ``event``; None where nobody asked. Raises `TooLarge`."""
+        if event.meta.reply_to != ASKED:
+            return None
+        reply = _encode(said)
+        if len(reply) > limits.PAYLOAD_BYTES:
+            raise TooLarge(f"the reply has more than {limits.PAYLOAD_BYTES} bytes", "return less")
+        return reply
+
+    async def reply(self, event: Event, reply: bytes | None) -> None:
+        """Send the reply to ``event`` to whoever waits for it; raises :class:`Unavailable`."""
+        if event.meta.reply_to == ASKED:
+            await self._log.replies.send(self._place(event), event.id, Reply(data=reply or b"null"))
+
+    def _place(self, event: Event) -> Partition:
+        return self._declared.find(event.topic).partition
+
 
 class Emitted(msgspec.Struct, frozen=True, gc=False):
     """An event on its way from a handler into the log."""
@@ -80,28 +114,55 @@ class Emitted(msgspec.Struct, frozen=True, gc=False):
     draft: Draft
     #: Its topic is not kept.
     passing: bool
+    #: Seconds that it waits in the outbox.
+    after: float = 0.0
 
 
 class Delivery:
     """The :class:`~gateway.service.Context` of one delivery."""
 
-    __slots__ = ("_emits", "attempt", "emitted", "event", "variables")
+    __slots__ = ("_emits", "_unit", "attempt", "emitted", "event", "variables")
 
-    def __init__(self, emits: Emits, event: Event, variables: Mapping[str, str], attempt: int) -> None:
+    def __init__(
+        self, emits: Emits, event: Event, variables: Mapping[str, str], attempt: int, unit: Unit | None = None
+    ) -> None:
         self.event = event
         self.variables = variables
         self.attempt = attempt
         self.emitted: list[Emitted] = []
         self._emits = emits
+        self._unit = unit
+
+    async def transaction(self) -> Transaction:
+        """See :meth:`Context.transaction`."""
+        return Body(await self._owned().begin(), self)
 
     def emit(self, topic: str, payload: object, *, headers: Mapping[str, str] | None = None) -> str:
         """See :meth:`Context.emit`."""
-        n = len(self.emitted)
+        return self._add(topic, payload, headers, 0.0)
+
+    def later(self, after: float, topic: str, payload: object, *, headers: Mapping[str, str] | None = None) -> str:
+        """See :meth:`Context.later`."""
+        if self._owned().work is None:
+            raise Misconfigured("later() outside a transaction", "call it after: await context.transaction()")
+        if not 0 < after <= limits.DELAY_MOST:
+            raise Misconfigured(f"later() after {after} s", f"use 0 to {limits.DELAY_MOST:g} s; emit() leaves at once")
+        return self._add(topic, payload, headers, after)
+
+    def _add(self, topic: str, payload: object, headers: Mapping[str, str] | None, after: float) -> str:
+        n, cause = len(self.emitted), self.event
         if n >= limits.EMITS:
             raise LimitReached(f"one delivery emitted {n} events", "emit fewer, larger ones")
-        made = self._emits.draft(self.event, n, topic, payload, headers or {})
-        self.emitted.append(made)
-        return made.draft.event.id
+        id = emitted_id(cause.id, self._emits.group, n)
+        self.emitted.append(self._emits.draft(id, topic, payload, headers or {}, after, cause))
+        return id
+
+    def _owned(self) -> Unit:
+        if self._unit is None:
+            raise Misconfigured(
+                f"service {self._emits.group!r} has no database", "Service(…, database=Database(…)), of gateway.sql"
+            )
+        return self._unit
 
 
 class Job(msgspec.Struct, frozen=True, gc=False):

@@ -6,6 +6,7 @@ import asyncio
 import faulthandler
 import logging
 import time
+from collections.abc import Awaitable, Callable
 
 from gateway import limits
 from gateway.adapters.identity import new_id
@@ -15,10 +16,14 @@ from gateway.core.declared import Declared
 from gateway.core.event import Partition
 from gateway.core.lanes import Item
 from gateway.errors import GatewayError, NotAvailable
-from gateway.service import Service
+from gateway.service import Service, Start
+from gateway.store import Store
 from gateway.worker.holding import Holding
 from gateway.worker.job import Emits
+from gateway.worker.relay import Relay
+from gateway.worker.routed import Routed
 from gateway.worker.slots import SlotRunners
+from gateway.worker.unit import Inbox
 from gateway.worker.wants import Wants
 
 _logger = logging.getLogger("gateway.worker")
@@ -41,8 +46,13 @@ class Worker:
         lease: float = limits.LEASE,
         beat: float = limits.WORKER_BEAT,
         guard: bool = False,
+        store: Store | None = None,
+        strays: Partition = "gateway.0",
     ) -> None:
-        """``group`` is ``app.service``; ``lease``, ``beat``: seconds. ``guard``: end the process if it is stuck."""
+        """``group`` is ``app.service``; ``lease``, ``beat``: seconds. ``guard``: end the process if it is stuck.
+
+        ``store``: the service's database, opened. ``strays``: where what belongs to no partition is buried.
+        """
         self.log = log
         self.group = group
         self.name = name or new_id()
@@ -52,6 +62,12 @@ class Worker:
         self._wants = Wants(service, declared)
         self._partitions = service.partitions(declared)
         self._emits = Emits(log, declared, group, service)
+        self._store = store
+        self.relay = None if store is None else Relay(store, log, declared, self.name, strays)
+        self._wake = self.relay.wake if self.relay else lambda: None
+        #: For the service's routes.
+        self.routed = Routed(self._emits, store, self._wake)
+        self._start: Callable[[Partition], Awaitable[Start | int]] | None = None
         self._lease, self._beat, self._guard = lease, beat, guard
         self._states: dict[Partition, GroupState] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -60,14 +76,23 @@ class Worker:
         self._beaten_at = 0.0
         self._export()
 
+    def stand_beside(self, group: str, start: Callable[[Partition], Awaitable[Start | int]]) -> None:
+        """Before `run`: be a worker of ``group`` instead, which begins at ``start`` and has an inbox of its own.
+
+        What it emits keeps the ids that it has from the service, so that others drop what they had.
+        """
+        self.group, self._start = group, start
+
     async def run(self, stop: asyncio.Event) -> None:
         """Work until ``stop`` is set; then finish what runs, within ``limits.GRACE``, and hand over.
 
-        Start: log, slots, then leases. End: membership, leases, slots, log.
+        Start: log, relay, slots, then leases. End: membership, leases, slots, relay, log.
         """
-        self._slots = SlotRunners(self._service.concurrency, self._wants.widest, self._emits, self.metrics)
+        inbox = None if self._store is None else Inbox(self._store, self.group, self._wake)
+        self._slots = SlotRunners(self._service.concurrency, self._wants.widest, self._emits, self.metrics, inbox)
         async with asyncio.TaskGroup() as group:
             log = group.create_task(self.log.run(), name="log")
+            relay = group.create_task(self.relay.run(), name="relay") if self.relay else None
             slots = group.create_task(self._slots.run(), name="slots")
             looking = group.create_task(self._look(), name="look")
             balance = group.create_task(self._balance(group), name="balance")
@@ -77,6 +102,10 @@ class Worker:
             balance.cancel()
             await asyncio.wait([balance])
             await self._leave()
+            if self.relay is not None and relay is not None:
+                self.relay.end()
+                await asyncio.wait([relay], timeout=limits.GRACE)
+                relay.cancel()
             for task in (looking, slots, log):
                 task.cancel()
         if self._guard:
@@ -87,7 +116,7 @@ class Worker:
         reasons = ["draining: this process is going down"] if self._draining else []
         if not self._beaten_at:
             reasons.append("it has not joined its group yet")
-        return reasons + self.log.unready()
+        return reasons + (self.relay.unready() if self.relay else []) + self.log.unready()
 
     def render(self) -> tuple[bytes, str]:
         return self.metrics.render()
@@ -155,7 +184,8 @@ class Worker:
                 return
             if partition in self.holdings:
                 continue
-            lease = await self.log.groups.take(partition, self.group, self.name, self._service.start, self._lease)
+            start = self._service.start if self._start is None else await self._start(partition)
+            lease = await self.log.groups.take(partition, self.group, self.name, start, self._lease)
             if lease is None:
                 continue
             holding = self.holding(self.log, lease, self._wants, self._slots, self.name, self._lease)
@@ -191,6 +221,10 @@ class Worker:
         gauge("gateway_pending", "Events claimed and not finished", lambda: sum(len(h.out) for h in self._all))
         gauge("gateway_parked", "Events that wait for another try", lambda: sum(h.lanes.parked for h in self._all))
         gauge("gateway_oldest_unfinished_seconds", "Age of the oldest unfinished event", self._oldest)
+        if (relay := self.relay) is not None:
+            gauge("gateway_relay_leads", "Whether this worker empties the outbox", lambda: relay.leads)
+            gauge("gateway_relayed", "Events from the outbox that are in the log", lambda: relay.sent)
+            gauge("gateway_relay_buried", "Events from the outbox that the log refused", lambda: relay.buried)
 
     @property
     def _all(self) -> list[Holding]:

@@ -11,8 +11,11 @@ from typing import Any
 from gateway import limits
 from gateway.adapters.metrics import WorkerMetrics
 from gateway.core.delivery import ACK, Bury, Park, judge
+from gateway.errors import GatewayError
+from gateway.store import Outgoing, Seen
 from gateway.worker.holding import Holding
 from gateway.worker.job import Delivery, Emits, Job
+from gateway.worker.unit import Inbox, Unit
 from gateway.worker.wants import Ready
 
 _NEVER = float("inf")
@@ -40,8 +43,17 @@ class Slot:
 class SlotRunners:
     """Runs jobs in the order in which they are handed in."""
 
-    def __init__(self, count: int, widest: int, emits: Emits, metrics: WorkerMetrics) -> None:
+    def __init__(
+        self,
+        count: int,
+        widest: int,
+        emits: Emits,
+        metrics: WorkerMetrics,
+        inbox: Inbox | None = None,
+    ) -> None:
+        """``inbox``: of the service's database, where it has one."""
         self.alone = asyncio.Lock()
+        self._inbox = inbox
         self._emits = emits
         self._metrics = metrics
         self._widest = widest
@@ -168,7 +180,8 @@ class SlotRunners:
 
     async def _deliver(self, slot: Slot, job: Job) -> None:
         ready, item, holding = job.want.ready, job.item, job.holding
-        delivery = Delivery(self._emits, job.event, job.want.variables, item.attempts + 1)
+        unit = self._unit([job])
+        delivery = Delivery(self._emits, job.event, job.want.variables, item.attempts + 1, unit)
         error: BaseException | None = None
         began = self._loop.time()
         slot.holding, slot.deadline = holding, began + ready.timeout
@@ -176,28 +189,39 @@ class SlotRunners:
             payload = ready.payload(job.event)
             if ready.batch:
                 await ready.call([payload], [delivery])
+                said = None
             else:
-                await ready.call(payload, delivery)
-            if delivery.emitted:
-                await self._emits.append(delivery.emitted)
+                said = await ready.call(payload, delivery)
+            reply = self._emits.answer(job.event, said)
+            await self._leave(unit, [delivery], reply)
+            await self._emits.reply(job.event, reply)
+        except Seen as before:
+            # By a worker that died before it could say so, or that lost its lease meanwhile.
+            try:
+                await self._emits.reply(job.event, before.reply)
+            except GatewayError as raised:
+                error = raised
         except asyncio.CancelledError as cut:
             error = self._cut(slot, cut, ready.timeout)
         except Exception as raised:  # noqa: BLE001 - a handler is not ours, and may raise anything
             error = raised
+        finally:
+            if unit is not None:
+                await unit.undo()
         dropped = slot.why == "dropped"
         self._free(slot)
         self._metrics.seconds.observe(self._loop.time() - began)
         if dropped:
             holding.forget(item)
-        else:
-            self._judge(job, error)
+            return
+        self._judge(job, error)
 
     async def _deliver_batch(self, slot: Slot, ready: Ready, jobs: list[Job]) -> None:
         """All at once; where that fails, one after another, as if nothing had been tried."""
         if len(jobs) == 1:
             await self._deliver(slot, jobs[0])
             return
-        payloads, deliveries, taken = [], [], []
+        payloads, taken = [], []
         for job in jobs:
             try:
                 payloads.append(ready.payload(job.event))
@@ -205,21 +229,34 @@ class SlotRunners:
                 self._judge(job, error)
             else:
                 taken.append(job)
-                deliveries.append(Delivery(self._emits, job.event, job.want.variables, job.item.attempts + 1))
         if not taken:
             return
         began, failed = self._loop.time(), True
         # Whose partition is lost finds its results dropped; the others of the batch need not be cut short for it.
         slot.holding, slot.deadline = taken[0].holding, began + ready.timeout
+        unit = None
         try:
-            await ready.call(payloads, deliveries)
-            for delivery in deliveries:
-                await self._emits.append(delivery.emitted)
+            if self._inbox is not None:
+                seen = await self._inbox.seen([job.event.id for job in taken])
+                payloads = [payload for payload, job in zip(payloads, taken, strict=True) if job.event.id not in seen]
+                taken = await self._without(seen, taken)
+            unit = self._unit(taken)
+            deliveries = [
+                Delivery(self._emits, job.event, job.want.variables, job.item.attempts + 1, unit) for job in taken
+            ]
+            if taken:
+                await ready.call(payloads, deliveries)
+                await self._leave(unit, deliveries)
+            for job in taken:
+                await self._emits.reply(job.event, None)
             failed = False
         except asyncio.CancelledError as cut:
             self._cut(slot, cut, ready.timeout)
-        except Exception:  # noqa: BLE001, S110 - each is delivered alone now, and what it raises then is told
+        except (Exception, Seen):  # noqa: BLE001, S110 - each is delivered alone now, and what it raises then is told
             pass
+        finally:
+            if unit is not None:
+                await unit.undo()
         self._free(slot)
         self._metrics.seconds.observe(self._loop.time() - began)
         for job in taken:
@@ -229,6 +266,26 @@ class SlotRunners:
                 job.holding.forget(job.item)
             else:
                 await self._deliver(slot, job)
+
+    def _unit(self, jobs: Sequence[Job]) -> Unit | None:
+        return None if self._inbox is None else self._inbox.unit([job.event.id for job in jobs])
+
+    async def _leave(self, unit: Unit | None, deliveries: Sequence[Delivery], reply: bytes | None = None) -> None:
+        """Let what was emitted leave: with the transaction where there is one, else at once."""
+        if unit is not None and unit.work is not None:
+            emitted = [one for delivery in deliveries for one in delivery.emitted]
+            await unit.commit([Outgoing(one.draft.event, one.after) for one in emitted], reply)
+            return
+        for delivery in deliveries:
+            if delivery.emitted:
+                await self._emits.append(delivery.emitted)
+
+    async def _without(self, seen: set[str], jobs: Sequence[Job]) -> list[Job]:
+        for job in jobs:
+            if job.event.id in seen:
+                await self._emits.reply(job.event, None)  # a reply that was sent before stays
+                self._judge(job, None)
+        return [job for job in jobs if job.event.id not in seen]
 
     def _cut(self, slot: Slot, cut: asyncio.CancelledError, timeout: float) -> BaseException:
         if not slot.why:

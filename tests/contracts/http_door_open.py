@@ -21,6 +21,9 @@ class Kept:
 
     def __init__(self) -> None:
         self.published: list[Publication] = []
+        self.waits: list[float] = []
+        #: What a request is answered; None: nothing, for ever.
+        self.reply: bytes | None = b'{"a": 1}'
         self.watched: list[tuple[str, str, str]] = []
         self.reasons: list[str] = []
         self.refusals: list[GatewayError] = []
@@ -32,6 +35,16 @@ class Kept:
             raise self.fails
         self.published.append(asked)
         return Appended(Position(17, len(self.published)), asked.id or "new"), "disk"
+
+    async def request(self, token: str, asked: Publication, within: float) -> tuple[str, bytes]:
+        await self.publish(token, asked)
+        self.waits.append(within)
+        if self.reply is None:
+            try:
+                await asyncio.Event().wait()
+            finally:
+                self.ended.set()
+        return "new", self.reply or b""
 
     async def watch(self, token: str, filter: str, cursor: str) -> AsyncIterator[bytes]:
         self.watched.append((token, filter, cursor))

@@ -31,6 +31,8 @@ from gateway.errors import (
 )
 from tests.contracts.http_door_open import HANG, opened, problem
 
+TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+
 # --- what arrives ---
 
 
@@ -74,13 +76,21 @@ PRINTABLE = st.characters(categories=("L", "N", "P", "S"))
 def test_what_is_sent_arrives_unchanged(topic: str, body: bytes, id: str) -> None:
     async def send() -> Publication:
         async with opened() as door:
-            headers = {"Event-Id": id, "Idempotency-Key": id, "Content-Type": "a/b", "Traceparent": "00-1"}
+            headers = {"Event-Id": id, "Idempotency-Key": id, "Content-Type": "a/b", "Traceparent": TRACE}
             answer = await door.http.post(f"/topics/{quote(topic, safe='')}", content=body, headers=headers)
             assert answer.status_code == 201, answer.text
             return door.api.published[0]
 
-    expected = Publication(topic, body, "http", type="a/b", id=id, idempotency=id, traceparent="00-1")
+    expected = Publication(topic, body, "http", type="a/b", id=id, idempotency=id, traceparent=TRACE)
     assert asyncio.run(send()) == expected
+
+
+@pytest.mark.parametrize("traces", [["00-1"], [TRACE.upper()], [TRACE, TRACE], [TRACE, "x"]])
+async def test_a_trace_that_cannot_be_followed_is_dropped_not_refused(traces: list[str]) -> None:
+    async with opened() as door:
+        headers = [("Traceparent", trace) for trace in traces]
+        assert (await door.http.post("/topics/try/x", content=b"1", headers=headers)).status_code == 201
+        assert door.api.published[0].traceparent == ""
 
 
 @pytest.mark.parametrize("path", ["try/%FF", "try/%C3", "try/%ED%A0%80", "try/%0A", "try/x%0A", "try/%00", "%0D/x"])

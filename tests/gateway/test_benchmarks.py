@@ -1,12 +1,16 @@
-"""The benchmarks still measure: the router's bench in small, and a row as readers see it."""
+"""The benchmarks still measure: the router's and the services' in small, and a row as readers see it."""
 
 from __future__ import annotations
 
+import asyncio
 import datetime
+from pathlib import Path
 
+import msgspec
 import pytest
 
-from benchmarks import router
+from benchmarks import orders, router, services
+from benchmarks.orders import Order, Seen, Task
 from benchmarks.results import Row, Section, markdown
 
 ROW = Row("a walk", "µs", (3.0, 1.5, 2.0), "1,000 filters", (1.0, 1.0, 2.0), "at most 1.5")
@@ -45,3 +49,31 @@ def test_results_say_where_and_when() -> None:
     assert "- command: `make bench`\n- date: 2026-01-02\n- CPU: one\n" in text
     assert "## Router\n\nHow.\n\n| figure | ours |" in text
     assert "| a walk | 2 µs | 1,000 filters | 1 µs | 1.50 (1.00 to 3.00) | at most 1.5 |\n" in text
+
+
+@pytest.mark.parametrize("kind", ["database", "database batch"])
+def test_a_worker_with_a_database_is_measured_and_lost_nothing(kind: str, tmp_path: Path) -> None:
+    took = services._handled(tmp_path / "on", kind, 500, f"sqlite:///{tmp_path}/stock.db", batch=100)
+    assert took.rate > 0
+
+
+def test_a_worker_is_measured_until_it_has_acknowledged(tmp_path: Path) -> None:
+    with services.ring(tmp_path / "on") as on:
+        asyncio.run(orders.fill(on.url, 500))
+        took = on.run(Task("worker", on.url, "stock", 500, 50), lambda: orders.at_rest(on.log, "shop.stock"))
+    assert took.rate > 0
+
+
+def test_a_lost_and_a_doubled_order_are_seen() -> None:
+    seen = Seen(Task("worker", "", "stock", count=4, warm=1))
+    for n in (0, 1, 1, 3):
+        seen.note(n)
+    told = seen.told()
+    assert (told.lost, told.doubled, told.measured) == (1, 1, 3)
+
+
+def test_an_order_has_the_size_that_the_results_speak_of() -> None:
+    for n in (0, 999_999):
+        data = orders.payload(n)
+        assert len(data) == 128
+        assert msgspec.json.decode(data, type=Order).n == n

@@ -12,7 +12,7 @@ from gateway import App, Context, Event, Service, Topic, limits
 from gateway.app import declare, services
 from gateway.errors import Misconfigured
 from gateway.service import Reaction, Start
-from gateway.settings import Settings
+from gateway.settings import ServiceTable, Settings
 
 TOPICS = [
     Topic(pattern="shop/orders/{order}/placed"),
@@ -104,7 +104,7 @@ def test_two_handlers_never_want_the_same_event() -> None:
 @pytest.mark.parametrize(
     ("made", "says"),
     [
-        (Service("stock"), "service 'shop.stock' handles nothing"),
+        (Service("stock"), "service 'shop.stock' handles nothing; decorate a function with @stock.on(…), or give it"),
         (service(pattern="shop/nothing/here"), "is not declared"),
         (service(pattern="shop/typing/+"), "'shop/typing/{user}' is not kept"),
         (service(take, batch=5), "takes batches; annotate its first parameter as list"),
@@ -118,6 +118,24 @@ def test_what_keeps_a_service_from_running_is_said_at_the_start(made: Service, s
     with pytest.raises(Misconfigured) as caught:
         declared(made)
     assert says in str(caught.value)
+
+
+def test_a_service_may_have_routes_alone() -> None:
+    made = Service("stock", routes=[object()])
+    assert declared(made) == {"shop.stock": made}
+    assert made.partitions(declare(Settings(), [App("shop", topics=TOPICS)])) == ()
+
+
+def test_routes_are_not_where_the_gateway_has_its_own() -> None:
+    with pytest.raises(Misconfigured, match=r"paths below /topics/ are the gateway's own"):
+        services(declare(Settings(), apps := [App("topics", services=[Service("stock", routes=[object()])])]), apps)
+
+
+def test_settings_name_services_that_are_there() -> None:
+    apps = [App("shop", topics=TOPICS, services=[Service("stock", routes=[object()])])]
+    declare(Settings(services={"shop.stock": ServiceTable()}), apps)
+    with pytest.raises(Misconfigured, match=r"services\.shop\.stok is no service; did you mean shop\.stock\?"):
+        declare(Settings(services={"shop.stok": ServiceTable()}), apps)
 
 
 def test_services_of_an_application_have_names_of_their_own() -> None:

@@ -62,6 +62,10 @@ durability = "replica"
 retention = "24h"
 keep = 500
 
+[services."shop.orders"]
+url = "http://orders:8082"
+database = "postgresql://shop:hidden@db.example/orders"
+
 [[topics]]
 pattern = "devices/{device}/telemetry"
 mqtt = "in"
@@ -116,7 +120,11 @@ def test_every_key_is_read(tmp_path: Path) -> None:
         pattern="devices/{device}/telemetry", mqtt="in", read=("user",), max_bytes=8 * 1024
     )
     assert s.topics[1].ephemeral
-    assert s.place.at("topics[1]").endswith("gateway.toml:47: topics[1]")
+    assert s.place.at("topics[1]").endswith("gateway.toml:51: topics[1]")
+    assert s.services["shop.orders"].url == "http://orders:8082"
+    assert s.services["shop.orders"].database == "postgresql://shop:hidden@db.example/orders"
+    assert s.place.at("services.shop.orders.url").endswith("gateway.toml:42: services.shop.orders.url")
+    assert "hidden" not in repr(s)
 
 
 def test_a_topic_table_has_the_fields_and_defaults_of_a_topic() -> None:
@@ -127,10 +135,13 @@ def test_a_topic_table_has_the_fields_and_defaults_of_a_topic() -> None:
 
 
 WRONG = [
-    ("prot = 1", ["gateway.toml:1: prot is unknown; known: gateway, log, mqtt, edge, tokens, apps, topics"]),
+    ("prot = 1", ["gateway.toml:1: prot is unknown; known: gateway, log, mqtt, edge, tokens, apps, services, topics"]),
     ("[edge]\n\nprot = 1", ["gateway.toml:3: edge.prot is unknown; did you mean port?"]),
     ("[edg]\nport = 1", ["gateway.toml:1: edg is unknown; did you mean edge?"]),
-    ('["a b\\n"]', ["gateway.toml: 'a b\\n' is unknown; known: gateway, log, mqtt, edge, tokens, apps, topics"]),
+    (
+        '["a b\\n"]',
+        ["gateway.toml: 'a b\\n' is unknown; known: gateway, log, mqtt, edge, tokens, apps, services, topics"],
+    ),
     ("[edge]\nport = true", ["gateway.toml:2: edge.port must be a whole number, got true or false"]),
     ('[edge]\nport = "80"', ["gateway.toml:2: edge.port must be a whole number, got a text"]),
     ("[edge]\nport = 65536", ["gateway.toml:2: edge.port is out of range; use 0 to 65535"]),
@@ -163,6 +174,25 @@ WRONG = [
         ["gateway.toml:2: apps.a.retention keeps nothing", "gateway.toml:3: apps.a.keep"],
     ),
     ('[apps."A b"]', ["apps.A b is no application name"]),
+    ('[services."shop"]', ['services.shop is no service; write [services."APP.SERVICE"]']),
+    ('[services."a.B"]', ["services.a.B is no service"]),
+    ("[services.shop.orders]", ["services.shop.orders is unknown; known: url, database"]),
+    *(
+        (f'[services."a.b"]\nurl = "{url}"', ["gateway.toml:2: services.a.b.url is not where a service answers"])
+        for url in ("h:1", "ftp://h", "http://", "http://u:p@h", "http://h/x", "http://h?q", "http://h#f", "http://h:x")
+    ),
+    *(
+        (f'[services."a.b"]\ndatabase = "{url}"', ["gateway.toml:2: services.a.b.database is not a URL for this"])
+        for url in (
+            "file.db",
+            "mysql://h/x",
+            "sqlite://",
+            "sqlite:///",
+            "sqlite://h/x",
+            "postgresql://",
+            "postgresql:x",
+        )
+    ),
     (
         "[[mqtt.map]]\nfrm = 1",
         ["gateway.toml:2: mqtt.map[0].frm is unknown; did you mean from?", "mqtt.map[0].from is", "to is m"],

@@ -339,18 +339,20 @@ async def test_dead_letters_are_found_read_replayed_edited_and_dropped(log_serve
         await one.place(1, 2, 3, 4)
         async with one.worker(lease=0.4):
             await eventually(one.at_rest)
-            letters = Letters(one.log, one.declared, one.log.partitions(), "test")
+            letters = Letters(one.log, one.declared)
             found = [found async for found in letters.find(Which(group="shop.stock", topic="shop/#"), 10)]
             assert [letter.id for _, letter in found] == ["7-1", "7-2", "7-3", "7-4"]
             assert [f async for f in letters.find(Which(reason="schema"), 10)] == []
             assert len([f async for f in letters.find(Which(), 3)]) == 3
             assert (await letters.read(found[0][0])) == found[0][1]
             closed = False
-            told: list[int] = []
-            progress = await letters.replay(found[:2], 1000.0, lambda now: told.append(now.done))
-            assert (progress.done, progress.left_out, told) == (2, 0, [1, 2])
-            await letters.edit(found[2][0], b'{"n":33}')
-            assert (await letters.drop(found, 0.0)).done == 1
+            places = [at for at, _ in found]
+            told = [(now.done, now.left_out) async for now in letters.replay("test", places[:2], 1000.0)]
+            assert told == [(1, 0), (2, 0)]
+            await letters.edit("test", places[2], b'{"n":33}')
+            *_, last = [now async for now in letters.drop("test", places)]
+            assert (last.done, last.left_out) == (1, 3)
+            assert "there is no dead letter" in last.why
             await eventually(lambda: sorted(seen) == [1, 2, 33])
             await eventually(one.at_rest)
         assert await one.letters() == []

@@ -13,6 +13,7 @@ import pytest
 from gateway import limits
 from gateway.adapters.embedded import valkey
 from tests.gateways import client, token
+from tests.journeys.asking import ask_a_service
 from tests.journeys.sdks import SdkError, Start
 from tests.journeys.steps import step
 from tests.journeys.world import World, world
@@ -304,6 +305,12 @@ async def in_a_hurry(scene: Scene) -> None:
             with pytest.raises(SdkError) as refused:
                 await call
             assert refused.value.code == code
+
+
+@scenario
+async def a_service_answers(scene: Scene) -> None:
+    async with scene.start() as sdk:
+        await ask_a_service(scene.at, sdk)
 
 
 @scenario

@@ -39,7 +39,7 @@ def problem(answer: httpx.Response, status: int, code: str) -> dict[str, Any]:
     assert told["status"] == status
     assert told["title"]
     assert told["detail"]
-    assert told["retryable"] is (status in (429, 503, 507))
+    assert told["retryable"] is (status in (429, 503, 504, 507))
     assert ("retry-after" in answer.headers) is told["retryable"]
     assert ("www-authenticate" in answer.headers) is (status == 401)
     return told

@@ -7,9 +7,11 @@ from gateway.adapters.log.history import Page, Walk
 from gateway.adapters.log.keys import AppLog, Counters
 from gateway.adapters.log.log import Log
 from gateway.adapters.log.promises import Health
+from gateway.adapters.log.replies import Announcements, News, Replies, Reply, Request
 from gateway.adapters.log.tail import Batch, Tail
 
 __all__ = [
+    "Announcements",
     "AppLog",
     "Batch",
     "Counters",
@@ -19,8 +21,12 @@ __all__ = [
     "Health",
     "Lease",
     "Log",
+    "News",
     "Page",
     "Parked",
+    "Replies",
+    "Reply",
+    "Request",
     "Tail",
     "Walk",
 ]

@@ -56,5 +56,14 @@ else
 end
 redis.call('HSET', KEYS[4], 'lease', ARGV[2], 'holder', ARGV[3], 'until', text(now + tonumber(ARGV[4])), 'ttl', ARGV[4],
   'epoch', known[2], 'serial', '0', 'cursor', text(cursor), 'claimed', text(claimed))
+-- Parked first in the future: the clock was set back since. What is left is then unknown, and at most all of it; by the
+-- due time alone it would be as much longer as the clock was set back.
+local parked = redis.call('HGETALL', KEYS[5])
+for i = 2, #parked, 2 do
+  local entry, due, first, rest = string.match(parked[i], '^(%d+ %d+) (%d+) (%d+)( .*)$')
+  if due ~= '0' and tonumber(first) > now then
+    parked[i] = entry .. ' ' .. text(now + tonumber(due) - tonumber(first)) .. ' ' .. first .. rest
+  end
+end
 return {'OK', text(cursor), text(claimed), known[2], text(now), redis.call('HGET', KEYS[4], 'replayed'),
-  was[1] and was[1] ~= '' and 1 or 0, redis.call('HGETALL', KEYS[5]), redis.call('HGETALL', KEYS[6])}
+  was[1] and was[1] ~= '' and 1 or 0, parked, redis.call('HGETALL', KEYS[6])}

@@ -17,6 +17,7 @@ from gateway.adapters.log.history import History, Page, Walk
 from gateway.adapters.log.keys import AppLog, Counters, part
 from gateway.adapters.log.link import Link, address
 from gateway.adapters.log.promises import Health
+from gateway.adapters.log.replies import Replies
 from gateway.adapters.log.resp import Wire
 from gateway.adapters.log.tail import Tail
 from gateway.adapters.log.trim import Trimmer
@@ -53,6 +54,14 @@ class Log:
         #: Services' cursors, leases and replays.
         self.groups = Groups(
             lambda partition: self._writes[self._app(partition).app], self._reads, gateway, self.counters
+        )
+        #: What services answered to requests.
+        self.replies = Replies(
+            lambda partition: self._writes[self._app(partition).app],
+            self._reads,
+            lambda: Link(self._to),
+            gateway,
+            lambda partition: self._app(partition).retention,
         )
         self._tails: list[Tail] = []
 
@@ -95,6 +104,7 @@ class Log:
     async def close(self) -> None:
         for tail in self._tails:
             await tail.close()
+        await self.replies.close()
         for link in (self._reads, *self._writes.values()):
             await link.close()
 

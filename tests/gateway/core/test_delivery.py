@@ -18,7 +18,7 @@ from gateway.core.delivery import (
     emitted_id,
     judge,
 )
-from gateway.errors import Misconfigured
+from gateway.errors import Misconfigured, Unavailable
 
 RETRY = Retry(3, first=1.0, most=3.0)
 
@@ -33,6 +33,12 @@ def test_what_raised_nothing_is_done() -> None:
 )
 def test_what_cannot_get_better_is_never_retried(error: Exception, reason: str) -> None:
     assert judge(1, error, RETRY, 0.5) == Bury(reason, str(error))
+
+
+def test_a_server_that_is_away_is_no_failure_of_the_event() -> None:
+    assert judge(3, Unavailable("x"), RETRY, 1.0) == Park(limits.AWAY_PAUSE, 2, "x")
+    assert judge(3, Unavailable("x", retry_after=5.0), RETRY, 0.0) == Park(2.5, 2, "x")
+    assert judge(99, Unavailable("x", retry_after=1e9), RETRY, 1.0) == Park(limits.PAUSE_MOST, 98, "x")
 
 
 def test_a_failure_is_tried_again_after_growing_pauses_until_its_attempts_are_used_up() -> None:

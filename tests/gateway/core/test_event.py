@@ -3,7 +3,7 @@
 import msgspec
 import pytest
 
-from gateway.core.event import Appended, Draft, Event, Meta, Position, Publication, Record
+from gateway.core.event import Appended, Draft, Event, Meta, Position, Publication, Record, traceparent
 
 
 def test_absent_facts_take_no_room_in_storage() -> None:
@@ -34,6 +34,59 @@ def test_a_newer_writer_may_add_facts() -> None:
 def test_two_metas_share_no_headers() -> None:
     Meta().headers["a"] = "b"
     assert Meta().headers == {}
+
+
+TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+IDS = "4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7"
+
+
+@pytest.mark.parametrize("trace", [TRACE, f"00-{IDS}-00", f"00-{IDS}-ff"])
+def test_a_traceparent_goes_on_as_it_came(trace: str) -> None:
+    assert len(trace) == 55
+    assert traceparent(trace) == trace
+
+
+@pytest.mark.parametrize(
+    ("later", "kept"),
+    [
+        (f"01-{IDS}-01", f"00-{IDS}-01"),
+        (f"cc-{IDS}-02", f"00-{IDS}-00"),
+        (f"cc-{IDS}-ff-what-the-future-will-be-like", f"00-{IDS}-01"),
+        (f"cc-{IDS}-01-", f"00-{IDS}-01"),
+    ],
+)
+def test_of_a_later_version_what_we_know_is_kept(later: str, kept: str) -> None:
+    assert traceparent(later) == kept
+
+
+@pytest.mark.parametrize(
+    "trace",
+    [
+        "",
+        "00",
+        TRACE[:-1],
+        f"{TRACE}1",
+        f"{TRACE}-",
+        f"{TRACE}-more",
+        f"{TRACE}\n",
+        f" {TRACE}",
+        f"{TRACE},{TRACE}",
+        TRACE.upper(),
+        f"ff-{IDS}-01",
+        f"0-{IDS}-01",
+        f"00-{IDS}-1g",
+        f"00-{'0' * 32}-00f067aa0ba902b7-01",
+        f"00-4bf92f3577b34da6a3ce929d0e0e4736-{'0' * 16}-01",
+        "00-4bf92f3577b34da6a3ce929d0e0e473.-00f067aa0ba902b7-01",
+        TRACE.replace("-", "_"),
+        TRACE.replace("4", "٤"),
+        f"cc-{IDS}-01x",
+        f"cc-{IDS}-01.what",
+        "x" * 10_000,
+    ],
+)
+def test_what_is_no_traceparent_counts_as_absent(trace: str) -> None:
+    assert traceparent(trace) == ""
 
 
 def test_positions_are_ordered_by_epoch_then_offset_and_print_as_one_word() -> None:

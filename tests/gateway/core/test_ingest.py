@@ -127,11 +127,14 @@ def test_what_mqtt_5_says_of_a_message_goes_with_it() -> None:
 
 
 def test_user_properties_are_headers_but_for_two() -> None:
-    given = [("id", "reading-1"), ("traceparent", "00-" + "a" * 300), ("unit", "C"), ("unit", "F")]
+    trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+    given = [("id", "reading-1"), ("traceparent", trace), ("unit", "C"), ("unit", "F")]
     event = accepted("devices/7/telemetry", properties=given).draft.event
     assert event.id == "reading-1"
     assert event.meta.headers == {"unit": "F"}
-    assert len(event.meta.traceparent) == limits.ID_BYTES
+    assert event.meta.traceparent == trace
+    broken = accepted("devices/7/telemetry", properties=[("traceparent", "00-" + "a" * 300)]).draft.event
+    assert (broken.meta.traceparent, broken.meta.headers) == ("", {})
     assert accepted("devices/7/telemetry", properties=[("id", "")]).draft.event.id == "new"
 
 

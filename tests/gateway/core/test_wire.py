@@ -226,6 +226,12 @@ def test_what_is_not_kept_moves_no_position() -> None:
     assert read(wire.event_publication(Event("a", b"0", "e"))) == {"data": 0, "tags": {"id": "e", "topic": "a"}}
 
 
+def test_a_trace_goes_with_its_event() -> None:
+    trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+    tags = read(wire.event_publication(Event("a", b"0", "e", Meta(traceparent=trace))))["tags"]
+    assert tags == {"id": "e", "topic": "a", "traceparent": trace}
+
+
 def test_json_is_spliced_as_it_came() -> None:
     assert b'"data":{"n" : 1.0e0}' in wire.event_publication(Event("a", b'{"n" : 1.0e0}', "e"))
 

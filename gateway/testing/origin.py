@@ -1,0 +1,58 @@
+"""The edge of a test, with the routes of its services behind it: one origin, on a free port of loopback."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Collection
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from gateway.adapters import http
+from gateway.adapters.log import Log
+from gateway.adapters.tokens import Verifier
+from gateway.core.declared import Declared
+from gateway.edge.process import Edge
+from gateway.settings import Settings, TokensTable
+from gateway.testing.process import Process
+
+
+@asynccontextmanager
+async def origin(
+    log: Log, declared: Declared, processes: Collection[Process], secret: bytes, folder: Path
+) -> AsyncIterator[str]:
+    """Serve in the block; yields ``http://127.0.0.1:PORT``. Tokens are signed with ``secret``."""
+    file = folder / "token.secret"
+    file.touch(mode=0o600)
+    file.write_bytes(secret)
+    verifier = Verifier(Settings(tokens=TokensTable(hs256_secret_file=str(file))))
+    for process in processes:
+        process.serve(verifier)
+    sock = http.listen("127.0.0.1", 0)
+    at = f"http://127.0.0.1:{sock.getsockname()[1]}"
+    # Each service would have a process and an address of its own; the edge sees no difference.
+    server = http.server(http.health(_Unasked(), *(route for one in processes for route in one.hosted.routes)), drain=1)
+    edge = Edge(log, declared, verifier, services={process.group: at for process in processes})
+    stop, ready = asyncio.Event(), asyncio.Event()
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(server.serve([sock]), name="routes")
+            tasks.create_task(edge.run("127.0.0.1", 0, stop, ready), name="edge")
+            try:
+                await ready.wait()
+                yield f"http://127.0.0.1:{edge.port}"
+            finally:
+                stop.set()
+                server.should_exit = True
+    finally:
+        sock.close()
+        await log.close()
+
+
+class _Unasked:
+    """Nobody probes a test."""
+
+    def unready(self) -> list[str]:
+        return []
+
+    def metrics(self) -> tuple[bytes, str]:
+        return b"", "text/plain; version=0.0.4"
