@@ -15,7 +15,6 @@ import msgspec
 import pytest
 import sqlalchemy as sa
 
-from gateway.adapters import embedded
 from gateway.adapters.child import Server
 from gateway.adapters.log import AppLog, Log
 from gateway.core.event import Appended, Draft, Event, Meta
@@ -31,17 +30,6 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
-def seed() -> int:
-    return random.randrange(2**32)
-
-
-@pytest.fixture
-def valkey(tmp_path: Path) -> Iterator[Server]:
-    with embedded.valkey(tmp_path / "valkey") as server:
-        yield server
-
-
-@pytest.fixture
 def postgresql() -> Iterator[Server]:
     with postgres() as server:
         yield server
@@ -50,8 +38,8 @@ def postgresql() -> Iterator[Server]:
 class Shop:
     """Workers of two services that are started again when they die, and the orders that they work on."""
 
-    def __init__(self, log: Log, log_url: str, urls: dict[str, str], kind: str, seed: int) -> None:
-        self.dice = random.Random(seed)
+    def __init__(self, log: Log, log_url: str, urls: dict[str, str], kind: str, seed: int, folder: Path) -> None:
+        self.dice, self.seed, self._folder = random.Random(seed), seed, folder
         self._log, self._log_url, self._urls, self._kind = log, log_url, urls, kind
         self._sent: set[str] = set()
         self._numbers: defaultdict[str, int] = defaultdict(int)
@@ -115,6 +103,13 @@ class Shop:
             await store.close()
         return Story(self._sent, taken, told, waiting)
 
+    async def verdict(self) -> None:
+        """Wait until all is at rest, and fail with the seed and the story of the run where something was not kept."""
+        story = await self.rest()
+        path = self._folder / "story.json"
+        path.write_bytes(msgspec.json.format(msgspec.json.encode(story)))
+        assert complaints(story) == set(), f"FAULT_SEED={self.seed}; its story: {path}"
+
     async def end(self) -> None:
         for keeper in self._keepers:
             keeper.cancel()
@@ -142,11 +137,12 @@ async def _done(store: Store) -> Done:
 
 
 @asynccontextmanager
-async def opened(log_url: str, urls: dict[str, str], seed: int, kind: str = "Whole") -> AsyncIterator[Shop]:
-    sys.stdout.write(f"seed {seed}\n")
+async def opened(
+    log_url: str, urls: dict[str, str], seed: int, folder: Path, kind: str = "Whole"
+) -> AsyncIterator[Shop]:
     log = await Log.open(log_url, [AppLog("shop")], partitions=PARTITIONS)
     running = asyncio.create_task(log.run(), name="log")
-    shop = Shop(log, log_url, urls, kind, seed)
+    shop = Shop(log, log_url, urls, kind, seed, folder)
     try:
         yield shop
     finally:
@@ -175,37 +171,37 @@ async def _suffer(shop: Shop, kills: int = 6) -> None:
 async def test_workers_killed_at_random_on_sqlite(
     fresh_log_server: Callable[..., Server], tmp_path: Path, seed: int
 ) -> None:
-    async with opened(fresh_log_server().url, files(tmp_path), seed) as shop:
+    async with opened(fresh_log_server().url, files(tmp_path), seed, tmp_path) as shop:
         await _suffer(shop)
-        assert complaints(await shop.rest()) == set()
+        await shop.verdict()
 
 
 async def test_workers_and_the_database_killed_on_postgresql(
     valkey: Server, postgresql: Server, tmp_path: Path, seed: int
 ) -> None:
     urls = {service: await asyncio.to_thread(new_database, postgresql, service) for service in ("stock", "mail")}
-    async with opened(valkey.url, urls, seed) as shop:
+    async with opened(valkey.url, urls, seed, tmp_path) as shop:
         await _suffer(shop, 2)
         await asyncio.to_thread(postgresql.kill)
         await shop.send(80)
         await asyncio.to_thread(postgresql.start)
         await _suffer(shop, 2)
-        assert complaints(await shop.rest()) == set()
+        await shop.verdict()
 
 
 async def test_the_log_server_killed_while_the_outbox_is_emptied(valkey: Server, tmp_path: Path, seed: int) -> None:
-    async with opened(valkey.url, files(tmp_path), seed) as shop:
+    async with opened(valkey.url, files(tmp_path), seed, tmp_path) as shop:
         await shop.hire("stock", 2)
         await shop.hire("mail", 1)
         for _ in range(3):
             await shop.send(150)
             await asyncio.to_thread(valkey.kill)
             await asyncio.to_thread(valkey.start)
-        assert complaints(await shop.rest()) == set()
+        await shop.verdict()
 
 
 async def test_a_worker_stopped_while_it_leads_the_outbox(valkey: Server, tmp_path: Path, seed: int) -> None:
-    async with opened(valkey.url, files(tmp_path), seed) as shop:
+    async with opened(valkey.url, files(tmp_path), seed, tmp_path) as shop:
         await shop.hire("stock", 2)
         await shop.hire("mail", 1)
         for worker in list(shop.workers.values())[:2]:
@@ -214,13 +210,12 @@ async def test_a_worker_stopped_while_it_leads_the_outbox(valkey: Server, tmp_pa
             await shop.send(100)
             await asyncio.sleep(2 * LEASE)  # longer than its leases
             worker.send_signal(signal.SIGCONT)
-        story = await shop.rest()
-        assert complaints(story) == set()
+        await shop.verdict()
 
 
 @pytest.mark.parametrize(("kind", "said"), [("NoInbox", "doubled"), ("NoOutbox", "untold")])
 async def test_a_database_without_it_is_found(kind: str, said: str, valkey: Server, tmp_path: Path, seed: int) -> None:
-    async with opened(valkey.url, files(tmp_path), seed, kind) as shop:
+    async with opened(valkey.url, files(tmp_path), seed, tmp_path, kind) as shop:
         await shop.hire("stock", 2)
         await shop.hire("mail", 1)
         for _ in range(6):  # a kill may hit at a moment that harms nothing
