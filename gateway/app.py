@@ -108,6 +108,12 @@ def declare(settings: Settings, apps: Iterable[App] = ()) -> Declared:
         if other is not topic:
             problems.append(f"{origin}: {topic.pattern!r} is the pattern {other.pattern!r} of {place}; declare it once")
     problems += _echoes([topic for topic, _ in found])
+    problems += [
+        f'{origin}: {topic.pattern!r} is ephemeral and has mqtt = "out", but what leaves is read back from the log; '
+        "leave one of them out"
+        for topic, origin in found
+        if topic.mqtt == "out" and topic.ephemeral
+    ]
     names = {app.name for app in apps} | {topic.owner for topic, _ in found}
     problems += _twice("app", [app.name for app in apps])
     for name in settings.apps:

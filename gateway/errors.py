@@ -122,6 +122,14 @@ class NotAvailable(Refused):
     reply = 108
 
 
+class Unrecoverable(Refused):
+    """A position that the log does not know, or after which something is gone: the reader begins anew."""
+
+    code = "unrecoverable_position"
+    status = 410
+    reply = 112
+
+
 class Unavailable(GatewayError):
     """The gateway cannot do it now. What it did not acknowledge may be sent again with the same id."""
 

@@ -428,3 +428,98 @@ SAGA_PAUSE_MOST: Final = 3_600.0
 SAGA_KEPT: Final = 90 * 86_400.0
 #: Rows that each start forgets, so that they are always fewer than what was started meanwhile.
 SAGA_FORGETS: Final = 2
+
+# --- history and presence -------------------------------------------------------------------------------------------
+
+#: Events of one history answer. → the rest by another one, from the last position
+HISTORY_EVENTS: Final = 1_000
+#: Bytes of publications in one history answer; the first fits in any case. Less than a client's queue takes beside what
+#: it was sent. → the rest by another one
+HISTORY_BYTES: Final = 128 * 1024
+#: Pages of the log that one history answer may read where neither memory nor a key's chain holds it. → LimitReached
+HISTORY_PAGES: Final = 100
+#: Seconds that the clients of a silent edge are taken to be there, and how often an edge tells that it lives. → its
+#: clients have left
+PRESENCE_LEASE: Final = 15.0
+PRESENCE_BEAT: Final = 5.0
+#: Seconds that a client whose connection ended is still taken to be there: SDKs come back within a few. → it has left
+PRESENCE_LINGER: Final = 10.0
+#: Clients of one topic that presence knows; an answer with all of them has 100 KB. → the next one watches, and is not
+#: listed
+PRESENCE_MOST: Final = 1_000
+#: Clients let go in one call, about 3 ms of the log server, and changes told in one. → the rest in the next
+PRESENCE_SWEEP: Final = 200
+PRESENCE_CHANGES: Final = 100
+
+# --- the server API -------------------------------------------------------------------------------------------------
+
+#: Body of one request: a batch of a few large payloads. → 413
+API_BODY_BYTES: Final = 512 * 1024
+#: Channels of one broadcast and commands of one batch: they are done one after the other. → error 107
+API_COMMANDS: Final = 100
+#: Bytes of the reason with which a server sends a client away: a close frame has 125, two of them the code. → error 107
+CLOSE_REASON: Final = 123
+#: How often an edge says what it does, and how long it may be silent. → it is not among the nodes of info
+EDGE_BEAT: Final = 5.0
+EDGE_SILENT: Final = 16.0
+
+# --- rights: keys, revocations, tickets -----------------------------------------------------------------------------
+
+#: Largest file of one public key: an RSA key of 8,192 bits has 1.5 KB. → Misconfigured
+KEY_BYTES: Final = 16 * 1024
+#: Bits of an RSA key: below it can be factored by those who must not, above it costs every connect. → Misconfigured
+RSA_BITS: Final = (2_048, 8_192)
+#: Largest body of a request for a ticket or a revocation: a filter and a cursor. → 413
+RIGHTS_BODY_BYTES: Final = 8 * 1024
+#: Entries of `[[tokens.keys]]`: each a file that is looked at every second, or a server that is asked. → Misconfigured
+KEYS: Final = 64
+#: Time between two looks at the files of keys, in seconds: how long a key that was taken away is still good.
+KEYS_LOOK_EVERY: Final = 1.0
+#: API keys, all compared with each one that comes, and the bytes of their file. → Misconfigured
+API_KEYS: Final = 256
+API_KEYS_BYTES: Final = 64 * 1024
+#: A key set: the time for its whole answer, its bytes and its keys. → what was known stays
+JWKS_WITHIN: Final = 5.0
+JWKS_BYTES: Final = 256 * 1024
+JWKS_KEYS: Final = 100
+#: How often a key set is fetched; the least pause between two fetches, as a token with an unknown key may ask for one.
+JWKS_EVERY: Final = 300.0
+JWKS_PAUSE: Final = 10.0
+#: How long an open connection may outlive its token while its SDK gets another: SDKs ask for one when it is over, and
+#: try again after some seconds. → Close EXPIRED
+REFRESH_WITHIN: Final = 25.0
+#: Revocations in force, about 2 MB in each edge. → LimitReached: take the key out of the key ring instead
+REVOCATIONS: Final = 10_000
+#: Notices on the control stream that edges may still have to read. The oldest go; who missed some reads all that is in
+#: force.
+CONTROL_KEPT: Final = 1_000
+#: How long a ticket is good for its one use, in seconds: a page opens its EventSource at once. → 401
+TICKET_LIFE: Final = 30.0
+#: Tickets that one edge gives in a second: 30 s of them are 3 MB at the log server. → Busy
+TICKETS_PER_SECOND: Final = 200
+
+# --- MQTT out -------------------------------------------------------------------------------------------------------
+
+#: How long a bridge serves its broker without a word from it, by the log server's clock. → a standby takes over
+BRIDGE_LEASE: Final = 2.5
+#: How often that is renewed, and the cursors of what left: a killed bridge is replaced within `BRIDGE_LEASE` and this.
+BRIDGE_BEAT: Final = 0.5
+#: How often a standby asks whether it may serve.
+BRIDGE_TRY: Final = 0.25
+#: Events of one partition that the broker has not acknowledged: 8 MiB of the largest. Its own Receive Maximum may be
+#: lower. → reading waits
+MQTT_OUT_WINDOW: Final = 128
+#: Pause where the connection's own queue is full, and after an answer of the broker that asks for patience.
+MQTT_OUT_BUSY: Final = 0.01
+MQTT_OUT_AGAIN: Final = 1.0
+#: Messages that left and are known again if the broker sends them back. → an older one becomes an event
+MQTT_SENT_KNOWN: Final = 10_000
+
+# --- accounts of devices --------------------------------------------------------------------------------------------
+
+#: Accounts of one password file: a broker reads it whole, in its only thread, at each reload. → LimitReached
+BROKER_ACCOUNTS: Final = 100_000
+#: Random bytes of a device's password: 144 bits, and no symbol that a shell or a form would change.
+DEVICE_PASSWORD_BYTES: Final = 18
+#: Seconds for another command to finish with the same folder. → Misconfigured
+CREDENTIALS_WITHIN: Final = 10.0

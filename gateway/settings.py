@@ -30,6 +30,7 @@ File = Annotated[str, msgspec.Meta(extra={"path": True})]
 
 _CREDENTIALS = re.compile(r"://[^/@\s'\"]*@")
 _NAME = re.compile(r"[a-z][a-z0-9_-]{0,31}")
+_KEY_ID = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,127}")
 _IMPORT = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 _ORIGIN = re.compile(r"\*|https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?|https?://\[[0-9a-fA-F:]+\](:[0-9]{1,5})?")
 
@@ -100,14 +101,44 @@ class EdgeTable(_Table, frozen=True):
     proxies: tuple[str, ...] = ()
 
 
-class TokensTable(_Table, frozen=True):
-    """``[tokens]``: HS256, for development and for SDK users' own tokens."""
+class KeyTable(_Table, frozen=True):
+    """``[[tokens.keys]]``: one key of the ring, or the key set of an issuer, and for whom it may vouch."""
 
+    #: What tokens name as ``kid``; of a key set, its name in logs.
+    id: str
+    #: The only one this key is used with. A token that names another is refused.
+    algorithm: Literal["EdDSA", "ES256", "RS256", "HS256"]
+    #: A public key, PEM or JWK; for HS256 a secret. Either this or ``jwks``.
+    file: File = ""
+    #: ``https://…``, or ``http://`` of this machine: where the issuer publishes its keys.
+    jwks: str = ""
+    issuer: str = ""
+    audience: str = ""
+    #: Claims that must be there. By default iss, aud, sub, exp and jti; for HS256 sub and exp.
+    required: tuple[str, ...] | None = None
+    #: Whom its tokens may name, by their claim ``role``.
+    roles: tuple[Literal["user", "device", "service", "operator"], ...] = ("user",)
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """The claims that must be there."""
+        usual = ("sub", "exp") if self.algorithm == "HS256" else ("iss", "aud", "sub", "exp", "jti")
+        return usual if self.required is None else self.required
+
+
+class TokensTable(_Table, frozen=True):
+    """``[tokens]``: the development key (HS256), and the key ring."""
+
+    #: Whether tokens of the development key are taken, users' and operators'. Turn it off where ``keys`` is all.
+    development: bool = True
     #: Empty: a secret made on first run in the data folder.
     hs256_secret_file: File = ""
-    #: The ``aud`` and ``iss`` that a token must have. Empty: ``aud`` must be absent, ``iss`` is not looked at.
+    #: The ``aud`` and ``iss`` that its tokens must have. Empty: ``aud`` must be absent, ``iss`` is not looked at.
     audience: str = ""
     issuer: str = ""
+    keys: tuple[KeyTable, ...] = ()
+    #: Names and SHA-256 of servers' keys, see `gateway token --api-key`. Empty: a file in the data folder.
+    api_keys_file: File = ""
 
 
 class AppTable(_Table, frozen=True):
@@ -144,6 +175,7 @@ class TopicTable(_Table, frozen=True):
     retain: bool = False
     history: bool = True
     ephemeral: bool = False
+    presence: bool = False
     mqtt: Literal["in", "out"] | None = None
     max_bytes: Bytes = limits.PAYLOAD_BYTES
 
@@ -170,6 +202,11 @@ class Settings(_File, frozen=True):
         """The file of the HS256 secret."""
         return Path(self.tokens.hs256_secret_file or Path(self.gateway.data) / "token.secret")
 
+    @property
+    def api_keys_file(self) -> Path:
+        """The file of the API keys' hashes, which need not be there."""
+        return Path(self.tokens.api_keys_file or Path(self.gateway.data) / "api.keys")
+
 
 #: Variable → table and key. A list is written with commas; an empty variable is as none.
 ENVIRONMENT: dict[str, tuple[str, str]] = {
@@ -192,6 +229,8 @@ ENVIRONMENT: dict[str, tuple[str, str]] = {
     "GATEWAY_EDGE_TLS_KEY": ("edge", "tls_key"),
     "GATEWAY_EDGE_BEHIND_PROXY": ("edge", "behind_proxy"),
     "GATEWAY_EDGE_PROXIES": ("edge", "proxies"),
+    "GATEWAY_TOKENS_DEVELOPMENT": ("tokens", "development"),
+    "GATEWAY_TOKENS_API_KEYS_FILE": ("tokens", "api_keys_file"),
     "GATEWAY_TOKENS_HS256_SECRET_FILE": ("tokens", "hs256_secret_file"),
     "GATEWAY_TOKENS_AUDIENCE": ("tokens", "audience"),
     "GATEWAY_TOKENS_ISSUER": ("tokens", "issuer"),
@@ -244,6 +283,7 @@ def _contradictions(s: _File) -> Iterator[tuple[str, str]]:
     yield from _urls(s)
     yield from addressed(s.services)
     yield from _edge(s.edge)
+    yield from _tokens(s.tokens)
     if len(s.mqtt.map) > limits.MQTT_MAPS:
         yield "mqtt.map", f"has {len(s.mqtt.map)} rows; use at most {limits.MQTT_MAPS}, wildcards cover many topics"
 
@@ -325,3 +365,31 @@ def _edge(edge: EdgeTable) -> Iterator[tuple[str, str]]:
             f"opens {edge.host or 'every address'} to the network without TLS; set edge.tls_cert and edge.tls_key, "
             "or edge.behind_proxy = true with edge.proxies, or bind 127.0.0.1",
         )
+
+
+def _tokens(tokens: TokensTable) -> Iterator[tuple[str, str]]:
+    if not tokens.development and not tokens.keys:
+        yield "tokens.development", "is off, and there is no other key; set [[tokens.keys]]"
+    if len(tokens.keys) > limits.KEYS:
+        yield "tokens.keys", f"has {len(tokens.keys)} rows; use at most {limits.KEYS}, or a key set (jwks)"
+    ids = [key.id for key in tokens.keys]
+    for n, table in enumerate(tokens.keys):
+        key = f"tokens.keys[{n}]"
+        if not _KEY_ID.fullmatch(table.id) or table.id == "development":
+            yield f"{key}.id", "is no key id; use letters, digits, -, _ and ., at most 128, and not development"
+        if table.id in ids[:n]:
+            yield f"{key}.id", f"is that of another key too: {table.id}"
+        if bool(table.file) == bool(table.jwks):
+            yield key, "needs a file or a jwks, and not both"
+        if table.jwks and table.algorithm == "HS256":
+            yield f"{key}.jwks", "publishes no secrets; name a file for HS256"
+        local = _whole(table.jwks, ("http",)) and loopback(urlsplit(table.jwks).hostname or "")
+        if table.jwks and ("@" in table.jwks or not (local or _whole(table.jwks, ("https",)))):
+            # Whoever stands between would choose the keys.
+            yield f"{key}.jwks", "is no address to take keys from; write https://…, without a user"
+        if not table.roles:
+            yield f"{key}.roles", "names nobody; write user, device, service or operator"
+        for claim, value in (("iss", table.issuer), ("aud", table.audience)):
+            if claim in table.needs and not value:
+                name = "issuer" if claim == "iss" else "audience"
+                yield f"{key}.{name}", f"is missing, and {claim} is required; set it, or set required without {claim}"

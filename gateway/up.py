@@ -274,36 +274,40 @@ _LIVEZ = b"GET /livez HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
 
 
 def rights(declared: Declared, topic_map: TopicMap, accounts: Iterable[str] = ()) -> list[str]:
-    """Return lines of a Mosquitto ACL: what the declarations let devices write, and old topics.
+    """Return lines of a Mosquitto ACL: what the declarations let devices write and read, and old topics.
 
     ``pattern`` lines know the client's own name (%u): they say ``anyone`` and ``device:{name}``. A grant to all
-    devices is a line in the section of each of ``accounts``, for a client without a name is no device.
+    devices is a line in the section of each of ``accounts``, for a client without a name is no device. The broker asks
+    of each message that it delivers, so a device that subscribes to more than it may read gets what it may read.
     """
-    patterns: list[tuple[str, Mapping[int, str]]] = []
-    each: list[str] = []
-    named: list[tuple[str, str]] = []
+    patterns: list[tuple[str, str, Mapping[int, str]]] = []
+    each: list[tuple[str, str]] = []
+    named: list[tuple[str, str, str]] = []
     for topic in declared:
-        for grant in topic.write if topic.mqtt == "in" else ():
+        do, grants = ("read", topic.read) if topic.mqtt == "out" else ("write", topic.write)
+        for grant in grants if topic.mqtt else ():
             kind, _, name = grant.partition(":")
             if kind == "device" and name.startswith("{"):
-                patterns.append((topic.filter, {topic.pattern.split("/").index(name): "%u"}))
+                patterns.append((do, topic.filter, {topic.pattern.split("/").index(name): "%u"}))
             elif kind == "device" and name:
-                named.append((name, topic.filter))
+                named.append((name, do, topic.filter))
             elif kind == "device":
-                each.append(topic.filter)
+                each.append((do, topic.filter))
             elif grant == "anyone":
-                patterns.append((topic.filter, {}))
+                patterns.append((do, topic.filter, {}))
     for rule in topic_map.rules:
         levels = rule.source.split("/")
         if "{device}" in levels:
-            patterns.append((rule.filter, {levels.index("{device}"): "%u"}))
+            patterns.append(("write", rule.filter, {levels.index("{device}"): "%u"}))
         elif any("device" in topic.write and overlap(topic.filter, rule.reach) for topic in declared):
-            each.append(rule.filter)
-    lines = ("/".join(own.get(n, level) for n, level in enumerate(filter.split("/"))) for filter, own in patterns)
-    said = [f"pattern write {line}" for line in lines]
+            each.append(("write", rule.filter))
+    said = [
+        f"pattern {do} {'/'.join(own.get(n, level) for n, level in enumerate(filter.split('/')))}"
+        for do, filter, own in patterns
+    ]
     for account in accounts:
-        own = [*each, *(filter for name, filter in named if name == account)]
-        said += [f"user {account}", *(f"topic write {filter}" for filter in own)] if own else []
+        own = [*each, *((do, filter) for name, do, filter in named if name == account)]
+        said += [f"user {account}", *(f"topic {do} {filter}" for do, filter in own)] if own else []
     return said
 
 
@@ -317,6 +321,19 @@ def unwritable(declared: Declared, topic_map: TopicMap) -> list[str]:
         for topic in declared
         if topic.mqtt == "in"
         and not any(grant == "anyone" or grant.partition(":")[0] == "device" for grant in topic.write)
+        and not any(overlap(topic.filter, filter) for filter in open_to)
+    ]
+
+
+def unreadable(declared: Declared) -> list[str]:
+    """Return the patterns that say ``mqtt = "out"`` and that no device's account of `rights` could read."""
+    base = (line.removeprefix("pattern read ") for line in embedded.mosquitto_acl().splitlines() if "read" in line)
+    open_to = [line.replace("%u", "+") for line in base if line.startswith("devices/")]
+    return [
+        topic.pattern
+        for topic in declared
+        if topic.mqtt == "out"
+        and not any(grant == "anyone" or grant.partition(":")[0] == "device" for grant in topic.read)
         and not any(overlap(topic.filter, filter) for filter in open_to)
     ]
 

@@ -10,13 +10,13 @@ from typing import Any
 
 import mqtt5
 from paho.mqtt.client import Client as Paho
-from paho.mqtt.client import MQTTv5, MQTTv311
+from paho.mqtt.client import MQTTMessage, MQTTv5, MQTTv311
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
 from gateway.adapters.child import Server
-from gateway.adapters.log import DeadLetter, Log
+from gateway.adapters.log import AppLog, DeadLetter, Log
 from gateway.adapters.mqtt import Options
 from gateway.bridge import Bridge
 from gateway.core.declared import Declared, Topic
@@ -26,6 +26,17 @@ from gateway.core.mapping import TopicMap
 from tests.gateways import TOPICS, app_logs
 from tests.servers import DEVICE, GATEWAY, GATEWAY_PASSWORD, USERS, Relay, eventually
 
+#: What goes down to devices, beside what comes up from them.
+COMMANDS = Topic(
+    pattern="devices/{device}/commands/{name}",
+    key="{device}",
+    kind="command",
+    write=("operator",),
+    read=("device:{device}", "operator"),
+    mqtt="out",
+)
+#: The cursors of a bridge with the client id of `options`.
+GROUP = "bridge.bridge"
 TELEMETRY = f"devices/{DEVICE}/telemetry"
 STATUS = f"devices/{DEVICE}/status"
 
@@ -43,15 +54,17 @@ async def running_bridge(
     *,
     topic_map: TopicMap | None = None,
     decoders: Mapping[str, Decode] | None = None,
-    kind: type[Bridge] = Bridge,
+    wait: bool = True,
+    logs: Sequence[AppLog] = (),
+    **parts: Any,
 ) -> AsyncIterator[Bridge]:
-    """A bridge that is subscribed; stopped as SIGTERM would when left."""
-    log = await Log.open(log_url, app_logs(topics))
-    bridge = kind(log, Declared(topics), to, topic_map=topic_map, decoders=decoders)
+    """A bridge that is subscribed, or stands by; stopped as SIGTERM would when left. ``parts``: see `Bridge`."""
+    log = await Log.open(log_url, logs or app_logs(topics))
+    bridge = Bridge(log, Declared(topics), to, topic_map=topic_map, decoders=decoders, **parts)
     stop = asyncio.Event()
     running = asyncio.create_task(bridge.run(stop), name="bridge")
     try:
-        await eventually(lambda: running.done() or not bridge.unready())
+        await eventually(lambda: not wait or running.done() or not bridge.unready(), within=30)
         if running.done():
             running.result()
         yield bridge
@@ -62,28 +75,51 @@ async def running_bridge(
 
 
 @contextmanager
-def device(broker: Server, *, version: MQTTProtocolVersion = MQTTv5, name: str = DEVICE) -> Iterator[Device]:
-    """A device on the broker: MQTT 5, or 3.1.1 on the port that speaks it."""
+def device(
+    broker: Server, *, version: MQTTProtocolVersion = MQTTv5, name: str = DEVICE, stays: bool = False
+) -> Iterator[Device]:
+    """A device on the broker: MQTT 5, or 3.1.1 on the port that speaks it. ``stays``: the broker keeps its session."""
     port = broker.port if version == MQTTv311 else int(broker.url.rpartition(":")[2])
-    paho = Paho(CallbackAPIVersion.VERSION2, client_id=name, protocol=version)
+    kept: dict[str, Any] = {}
+    if stays and version == MQTTv5:
+        expiry = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]  # paho has stubs for some of it
+        expiry.SessionExpiryInterval = 3600
+        kept = {"clean_start": False, "properties": expiry}
+    clean = None if version == MQTTv5 else not stays
+    paho = Paho(CallbackAPIVersion.VERSION2, client_id=name, protocol=version, clean_session=clean)
     paho.username_pw_set(name, USERS[name])
-    there = threading.Event()
+    there, one = threading.Event(), Device(paho)
     paho.on_connect = lambda *_: there.set()
-    paho.connect("127.0.0.1", port)
+    paho.connect("127.0.0.1", port, **kept)
     paho.loop_start()
     try:
         assert there.wait(20)
-        yield Device(paho)
+        yield one
     finally:
         paho.disconnect()
         paho.loop_stop()
 
 
 class Device:
-    """Publishes, and waits for the broker's PUBACK where it asks for one."""
+    """Publishes, and waits for the broker's PUBACK where it asks for one; ``got`` is what it received, in order."""
 
     def __init__(self, paho: Paho) -> None:
         self._paho = paho
+        self.got: list[MQTTMessage] = []
+        self._granted = threading.Event()
+        paho.on_message = lambda _, __, message: self.got.append(message)
+        paho.on_subscribe = lambda *_: self._granted.set()
+
+    async def subscribe(self, filter: str) -> None:
+        """Subscribe at QoS 1, and wait for SUBACK."""
+        self._granted.clear()
+        self._paho.subscribe(filter, 1)
+        assert await asyncio.to_thread(self._granted.wait, 20)
+
+    async def until(self, count: int) -> list[MQTTMessage]:
+        """Wait for so many messages and return all."""
+        await eventually(lambda: len(self.got) >= count, within=60)
+        return self.got
 
     def send(self, topic: str, *payloads: bytes, qos: int = 1, retain: bool = False, **properties: Any) -> None:
         """``properties`` by their names in paho, such as ``ContentType`` and ``UserProperty``."""

@@ -74,10 +74,15 @@ def app_logs(topics: Sequence[Topic], **promise: Any) -> list[AppLog]:
 
 @asynccontextmanager
 async def running_edge(
-    log_url: str, topics: Sequence[Topic] = TOPICS, *, anonymous: bool = False, origins: Sequence[str] = ()
+    log_url: str,
+    topics: Sequence[Topic] = TOPICS,
+    *,
+    anonymous: bool = False,
+    origins: Sequence[str] = (),
+    verify: Verifier | None = None,
 ) -> AsyncIterator[Running]:
     log = await Log.open(log_url, app_logs(topics))
-    edge = Edge(log, Declared(topics), verifier(), anonymous=anonymous, origins=origins)
+    edge = Edge(log, Declared(topics), verify or verifier(), anonymous=anonymous, origins=origins)
     stop, ready = asyncio.Event(), asyncio.Event()
     running = asyncio.create_task(edge.run("127.0.0.1", 0, stop, ready), name="edge")
     try:

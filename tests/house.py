@@ -67,7 +67,7 @@ CLIENTS: dict[str, tuple[str, ...]] = {
     "cryptography": ("gateway/adapters/tokens",),
     "hiredis": ("gateway/adapters/log/",),
     "httptools": ("gateway/adapters/http",),
-    "httpx": ("gateway/cli/", "gateway/testing/"),
+    "httpx": ("gateway/cli/", "gateway/adapters/tokens/", "gateway/testing/"),
     "iotcore": ("gateway/adapters/embedded.py",),
     "jwt": ("gateway/adapters/tokens",),
     "mqtt5": ("gateway/adapters/mqtt",),

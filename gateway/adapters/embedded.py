@@ -26,6 +26,7 @@ __all__ = [
     "mosquitto",
     "mosquitto_acl",
     "mosquitto_conf",
+    "mosquitto_hash",
     "redis",
     "valkey",
 ]
@@ -73,7 +74,7 @@ def mosquitto(data: Path, *, users: Mapping[str, str], port: int | None = None) 
     program = _program("mosquitto", "apt install mosquitto")
     port = port or free_port()
     folder = _folder(data)
-    _secret(folder / "passwords", "".join(f"{name}:{_hashed(word)}\n" for name, word in users.items()))
+    _secret(folder / "passwords", "".join(f"{name}:{mosquitto_hash(word)}\n" for name, word in users.items()))
     _secret(folder / "acl", mosquitto_acl())
     _secret(folder / "mosquitto.conf", mosquitto_conf(folder, port))
     argv = (program, "-c", str(folder / "mosquitto.conf"))
@@ -199,7 +200,8 @@ def _quoted(text: str) -> str:
     return msgspec.json.encode(text).decode()  # A JSON string is a TOML basic string.
 
 
-def _hashed(word: str) -> str:
+def mosquitto_hash(word: str) -> str:
+    """What a line of Mosquitto's password file has behind the name; salted, so each call gives another."""
     # `$7$` is PBKDF2-HMAC-SHA512, as mosquitto_passwd(1) of 2.0 writes it; 2.1 reads it too.
     salt = secrets.token_bytes(12)
     digest = hashlib.pbkdf2_hmac("sha512", word.encode(), salt, 101, 64)

@@ -23,6 +23,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from gateway import limits
+from gateway.adapters.http_credentials import bearer, ticket
 from gateway.adapters.http_problem import (
     NO_STORE,
     HeadTooLarge,
@@ -35,7 +36,7 @@ from gateway.adapters.http_problem import (
 )
 from gateway.adapters.http_request import Asks, answered
 from gateway.core.event import Appended, Publication, traceparent
-from gateway.errors import BadToken, BadTopic, Denied, GatewayError, TooLarge
+from gateway.errors import BadTopic, Denied, GatewayError, TooLarge
 
 
 class Stored(msgspec.Struct, frozen=True):
@@ -79,14 +80,11 @@ class Api(Probed, Guarded, Asks, Protocol):
     async def watch(self, token: str, filter: str, cursor: str) -> AsyncIterator[bytes]:
         """Return the stream of what passes ``filter``, from ``cursor`` on where it is not empty."""
 
+    def admit_forwarded(self, token: str) -> None:
+        """Raise :class:`BadToken` where a request with ``token`` must not reach a service."""
 
-def bearer(request: Request) -> str:
-    """Return the token of ``Authorization: Bearer``, empty where there is none; raises :class:`BadToken`."""
-    header = request.headers.get("authorization", "")
-    scheme, _, token = header.partition(" ")
-    if header and (scheme.lower() != "bearer" or not token.strip()):
-        raise BadToken("the Authorization header is not Bearer", "send Authorization: Bearer TOKEN")
-    return token.strip()
+    async def watch_by_ticket(self, ticket: str, filter: str, cursor: str) -> AsyncIterator[bytes]:
+        """As ``watch``, for whoever brings a ticket; it is used up."""
 
 
 async def body_of(request: Request, most: int) -> bytes:
@@ -142,8 +140,11 @@ def routes(api: Api) -> list[Route]:
 
     async def watch(request: Request) -> Response:
         check_origin(request, api)
-        cursor = request.headers.get("last-event-id", "")
-        stream = await api.watch(bearer(request), request.path_params["filter"], cursor)
+        cursor, filter = request.headers.get("last-event-id", ""), request.path_params["filter"]
+        if "ticket" in request.query_params:
+            stream = await api.watch_by_ticket(ticket(request), filter, cursor)
+        else:
+            stream = await api.watch(bearer(request), filter, cursor)
         headers = {**NO_STORE, "x-accel-buffering": "no"}
         if request.method == "HEAD":
             return Response(headers=headers, media_type="text/event-stream")
@@ -164,7 +165,7 @@ def probes(process: Probed) -> list[Route]:
 
     async def readyz(request: Request) -> Response:
         reasons = process.unready()
-        text = "\n".join(reasons or ["ok"]) + "\n"
+        text = "\n".join(reasons or [getattr(process, "standing", "ok")]) + "\n"  # a standby bridge says so
         return Response(text, 503 if reasons else 200, NO_STORE, "text/plain")
 
     async def metrics(request: Request) -> Response:
@@ -256,9 +257,10 @@ class _Cors(CORSMiddleware):
     """What a browser asks before a page of another origin may read an answer (WHATWG Fetch, 3.3)."""
 
     def __init__(self, app: ASGIApp, api: Api) -> None:
-        asked = ("authorization", "content-type", "event-id", "idempotency-key", "last-event-id", "traceparent")
+        asked = ["authorization", "content-type", "event-id", "idempotency-key", "if-none-match"]
+        asked += ["last-event-id", "traceparent"]
         can = ("GET", "POST", "PUT", "PATCH", "DELETE")
-        told = ("event-id", "retry-after")
+        told = ("etag", "event-id", "event-position", "retry-after")
         super().__init__(app, allow_methods=can, allow_headers=asked, expose_headers=told, max_age=600)
         self._api = api
 

@@ -8,7 +8,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from gateway.adapters.http import Guarded, bearer, check_origin, typed
+from gateway.adapters.http import Guarded, check_origin, typed
+from gateway.adapters.http_credentials import bearer
 from gateway.core.asyncapi import Document
 
 

@@ -9,7 +9,7 @@ import ssl
 from collections.abc import Iterator, Mapping
 from typing import Final
 
-from starlette.requests import ClientDisconnect
+from starlette.requests import ClientDisconnect, Request
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
@@ -17,9 +17,10 @@ from gateway import limits
 from gateway.adapters.http import Api
 from gateway.adapters.http_bounds import TooSlow, bounded, check_plain, cut, cutting
 from gateway.adapters.http_connection import BrokenOff, Connection, Headers
+from gateway.adapters.http_credentials import bearer
 from gateway.adapters.http_pool import Connections, NoRoom, NotThere
 from gateway.adapters.http_problem import HeadTooLarge, Malformed, problem
-from gateway.errors import Busy, Denied, GatewayError, Misconfigured, NotAvailable, TooLarge, Unavailable
+from gateway.errors import BadToken, Busy, Denied, GatewayError, Misconfigured, NotAvailable, TooLarge, Unavailable
 
 _log = logging.getLogger("gateway.edge")
 
@@ -128,6 +129,7 @@ class _Upstream:
             said.setdefault(name, []).append(value)
         if not self._api.allows(_text(said, b"origin"), _text(said, b"host")):
             raise Denied("this origin is not allowed", "add it to edge.allowed_origins in gateway.toml")
+        self._api.admit_forwarded(_token(scope))
         method = scope["method"]
         if method not in _METHODS:
             raise NotAvailable(f"{method[:20]} is not forwarded", f"use {', '.join(_METHODS)}")
@@ -246,6 +248,14 @@ _EMPTY: Final = [(b"content-length", b"0")]
 
 def _text(said: Mapping[bytes, list[bytes]], name: bytes) -> str | None:
     return said[name][0].decode("latin-1") if name in said else None
+
+
+def _token(scope: Scope) -> str:
+    """Return what the request is from, as far as it is ours to know: services may take other credentials too."""
+    try:
+        return bearer(Request(scope))
+    except BadToken:
+        return ""
 
 
 def _framing(said: Mapping[bytes, list[bytes]], method: str) -> Headers:

@@ -13,7 +13,8 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from gateway import limits
-from gateway.adapters.http import Guarded, Streamed, bearer, body_of, check_origin, typed
+from gateway.adapters.http import Guarded, Streamed, body_of, check_origin, typed
+from gateway.adapters.http_credentials import bearer
 from gateway.adapters.http_problem import NO_STORE, as_json, problem
 from gateway.adapters.log import DeadLetter
 from gateway.core.event import Meta

@@ -18,8 +18,8 @@ from starlette.routing import Mount, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gateway import limits
-from gateway.adapters.http import bearer
 from gateway.adapters.http_bounds import TooSlow, bounded, check_plain, closing, cut, cutting
+from gateway.adapters.http_credentials import bearer
 from gateway.adapters.http_problem import problem
 from gateway.adapters.tokens import Verifier
 from gateway.core.access import ANONYMOUS, Principal, may

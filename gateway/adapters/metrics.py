@@ -54,7 +54,17 @@ class BridgeMetrics(Metrics):
         self.redelivered = Counter("gateway_mqtt_redelivered", "Of these, marked as sent before (DUP)", registry=to)
         self.appended = Counter("gateway_mqtt_appended", "MQTT messages that are in the log", registry=to)
         self.rejected = Counter("gateway_mqtt_rejected", "MQTT messages refused, by reason", ["reason"], registry=to)
+        self.published = Counter("gateway_mqtt_published", "Events that the broker acknowledged", registry=to)
+        self.unheard = Counter("gateway_mqtt_unheard", "Of these, without a subscriber (0x10)", registry=to)
+        self.buried = Counter("gateway_mqtt_buried", "Events the broker refused", ["reason"], registry=to)
+        self.active = Gauge("gateway_bridge_active", "1: it serves the broker; 0: it stands by", registry=to)
         self.reconnects = Counter("gateway_mqtt_reconnects", "Connections to the broker that ended", registry=to)
+        self.out = Histogram(
+            "gateway_mqtt_out_seconds",
+            "From the door an event came through to its PUBACK (oldest of each batch)",
+            buckets=_LATENCY,
+            registry=to,
+        )
         self.latency = Histogram(
             "gateway_mqtt_append_seconds",
             "From the arrival of a message to its acknowledgement (oldest of each batch)",

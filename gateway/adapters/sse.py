@@ -50,16 +50,17 @@ class Stream:
         # It may never read again: whoever waits for its socket must hold neither frames nor a place in fan-out.
         self._leave(self)
         self._queue.take()
-        self._finish()
+        self.finish()
 
     def come_back(self, filter: str) -> None:
         self.detach(filter)
-        self._finish()
+        self.finish()
 
     def detach(self, filter: str) -> None:
         self._leave(self)
 
-    def _finish(self) -> None:
+    def finish(self) -> None:
+        """End: what waits is not sent any more."""
         self._over = True
         self._filled.set()
 

@@ -22,6 +22,10 @@ from gateway.core.session import NORMAL, SHUTDOWN, SLOW, Close
 class Client(Protocol):
     """What the edge makes of a connection."""
 
+    @property
+    def subprotocol(self) -> str | None:
+        """The subprotocol of the client's list that it speaks; None where there is none, or it has no list."""
+
     def received(self, text: bytes) -> None:
         """One text message came."""
 
@@ -139,9 +143,9 @@ class Connection(asyncio.Protocol):
             self._turn.add(self)
         return self._queue.offer(data)
 
-    def text(self, payload: bytes) -> None:
-        """Send one text message to this client alone; a client too slow for it is closed."""
-        if not self.offer(frame.text(payload)):
+    def send(self, data: bytes) -> None:
+        """Send one whole frame to this client alone; a client too slow for it is closed."""
+        if not self.offer(data):
             self.too_slow()
 
     async def drained(self, most: int = 0) -> None:
@@ -203,7 +207,7 @@ class Connection(asyncio.Protocol):
             transport.write(answer.response())
             transport.close()
             return
-        transport.write(handshake.accept(cast("handshake.Request", request)))
+        transport.write(handshake.accept(cast("handshake.Request", request), answer.subprotocol))
         self._client = answer
 
 

@@ -1,4 +1,4 @@
-"""``gateway bridge``: the process that carries MQTT into the log."""
+"""``gateway bridge``: the process that carries MQTT into the log, and out of it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def run(
     log_format: LogFormat = "text",
     log_level: LogLevel = "info",
 ) -> None:
-    """Run the bridge: one for each broker. What it acknowledges to the broker is in the log."""
+    """Run the bridge of a broker; a second one stands by. What it acknowledges to the broker is in the log."""
     found = gather(config)
     host, port = address(health)
     asked = options(found.settings)
@@ -64,7 +64,7 @@ async def _bridge(found: Configuration, asked: Options, at: tuple[str, int], sto
                 decoders=found.decoders,
                 gateway=found.settings.gateway.name,
             )
-            probe.become(bridge.unready, bridge.metrics.render)
+            probe.become(bridge.unready, bridge.metrics.render, lambda: bridge.standing)
             await bridge.run(stop)
         finally:
             await log.close()

@@ -24,7 +24,7 @@ from gateway.core.mapping import TopicMap
 from gateway.errors import Misconfigured
 from gateway.settings import Settings, load
 from gateway.tables import nearest
-from gateway.up import running, unwritable
+from gateway.up import running, unreadable, unwritable
 
 #: Variables of commands, beside those of the settings.
 VARIABLES = (
@@ -96,9 +96,6 @@ def gather(config: Path | None) -> Configuration:
     settings = load(str(path) if path is not None else None, env)
     apps = [_app(name, path.parent if path is not None else Path()) for name in settings.gateway.apps]
     declared = declare(settings, apps)
-    for topic in declared:
-        if topic.mqtt == "out":
-            raise Misconfigured(f'topic {topic.pattern!r}: mqtt = "out" is not offered yet', "leave mqtt out")
     return Configuration(
         settings=settings,
         declared=declared,
@@ -118,6 +115,9 @@ def warnings(found: Configuration) -> list[str]:
     return [
         f'topic {pattern!r} has mqtt = "in", but no device may write it: add "device" or "device:{{name}}" to its write'
         for pattern in unwritable(found.declared, found.topic_map)
+    ] + [
+        f'topic {pattern!r} has mqtt = "out", but no device may read it: add "device" or "device:{{name}}" to its read'
+        for pattern in unreadable(found.declared)
     ]
 
 

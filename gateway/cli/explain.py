@@ -2,34 +2,64 @@
 
 from __future__ import annotations
 
+import asyncio
+import sys
+import time
+from pathlib import Path
 from typing import Annotated
 
 import msgspec
 import typer
 from rich.console import Console
 
+from gateway.adapters.tokens import Verifier
 from gateway.cli.configuration import Config, Json, gather
 from gateway.cli.rows import print_rows
-from gateway.core.access import ANONYMOUS, KINDS, Principal
+from gateway.core.access import ANONYMOUS, KINDS, Grant, Principal
 from gateway.core.explain import Explanation, explain
+from gateway.settings import Settings
 
 
 def run(
     topic: str,
     payload: Annotated[str | None, typer.Option(help="Would this be taken? Exit code 1 if not.")] = None,
     who: Annotated[str, typer.Option("--as", help="user:alice, device:pump-7, operator:me, ...")] = "anonymous",
+    token_file: Annotated[
+        Path | None,
+        typer.Option("--token-file", help="As the bearer of this token; - is standard input, never an argument."),
+    ] = None,
     config: Config = None,
     json: Json = False,
 ) -> None:
     """Explain TOPIC, or a filter: who may write and read it, where it is kept, which declaration decides."""
     data = payload.encode(errors="surrogateescape") if payload is not None else None
-    found = explain(gather(config).declared, topic, _principal(who), data)
+    configured = gather(config)
+    grant = None if token_file is None else asyncio.run(_bearer(configured.settings, _read(token_file)))
+    found = explain(configured.declared, topic, grant.principal if grant is not None else _principal(who), data)
+    if grant is not None and not json:
+        ends = "never ends" if grant.expires is None else f"ends {time.ctime(grant.expires)}"
+        print(f"{grant.principal}, says the key {grant.key}; it {ends}")
     if json:
         print(msgspec.json.encode(found).decode())
     else:
         _print(found, payload is not None)
     if found.payload_error:
         raise typer.Exit(1)
+
+
+def _read(file: Path) -> str:
+    try:
+        text = sys.stdin.read() if str(file) == "-" else file.read_text()
+    except (OSError, UnicodeDecodeError):
+        raise typer.BadParameter(f"{file} cannot be read", param_hint="--token-file") from None
+    return text.strip()
+
+
+async def _bearer(settings: Settings, token: str) -> Grant:
+    verifier = Verifier(settings)
+    for keys in verifier.ring.sets:
+        await keys.fetch()
+    return verifier.verify(token, time.time())
 
 
 def _print(found: Explanation, asked: bool) -> None:

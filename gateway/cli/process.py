@@ -44,16 +44,31 @@ class Waiting:
         return b"", "text/plain; version=0.0.4"
 
 
+def _ok() -> str:
+    return "ok"
+
+
 class Probe:
     """What a process without clients tells about itself; before its log server answers, that it waits."""
 
     def __init__(self, waiting: Waiting) -> None:
         self.unready: Callable[[], list[str]] = waiting.unready
         self.metrics: Callable[[], tuple[bytes, str]] = waiting.metrics
+        self._stands: Callable[[], str] = _ok
 
-    def become(self, unready: Callable[[], list[str]], metrics: Callable[[], tuple[bytes, str]]) -> None:
+    @property
+    def standing(self) -> str:
+        """What it says of itself when it is ready."""
+        return self._stands()
+
+    def become(
+        self,
+        unready: Callable[[], list[str]],
+        metrics: Callable[[], tuple[bytes, str]],
+        standing: Callable[[], str] | None = None,
+    ) -> None:
         """It waits no more."""
-        self.unready, self.metrics = unready, metrics
+        self.unready, self.metrics, self._stands = unready, metrics, standing or _ok
 
 
 def serve(work: Callable[[asyncio.Event], Awaitable[None]], form: Literal["text", "json"], level: str) -> None:

@@ -13,11 +13,13 @@ from gateway.cli.bridge import run as bridge
 from gateway.cli.check import run as check
 from gateway.cli.configuration import gather
 from gateway.cli.dead import application as dead
+from gateway.cli.device_credentials import application as device_credentials
 from gateway.cli.edge import run as edge
 from gateway.cli.explain import run as explain
 from gateway.cli.groups import application as groups
 from gateway.cli.migrate import run as migrate
 from gateway.cli.pub import run as pub
+from gateway.cli.revoke import run as revoke
 from gateway.cli.sub import run as sub
 from gateway.cli.tail import run as tail
 from gateway.cli.token import run as token
@@ -50,6 +52,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "tail": tail,
     "topics": topics,
     "token": token,
+    "revoke": revoke,
     "explain": explain,
     "check": check,
 }
@@ -57,11 +60,12 @@ for name, command in COMMANDS.items():
     application.command(name)(command)
 application.add_typer(groups, name="groups")
 application.add_typer(dead, name="dead")
+application.add_typer(device_credentials, name="device-credentials")
 
 
 def _know_applications(words: list[str]) -> None:
     """Add the commands of applications where one may be meant: for our own, no application is imported twice."""
-    if not words or words[0].startswith("-") or words[0] in (*COMMANDS, "groups", "dead"):
+    if not words or words[0].startswith("-") or words[0] in (*COMMANDS, "groups", "dead", "device-credentials"):
         return
     config = os.environ.get("GATEWAY_CONFIG")
     for app, commands in gather(Path(config) if config else None).commands.items():

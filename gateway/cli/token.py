@@ -1,16 +1,18 @@
-"""``gateway token``: a token for development."""
+"""``gateway token``: a token for development, or the API key of a server."""
 
 from __future__ import annotations
 
 import time
+import uuid
 from typing import Annotated, Literal
 
 import msgspec
 import typer
 
-from gateway.adapters.tokens import issue, secret
+from gateway.adapters.tokens import add_api_key, drop_api_keys, issue, secret
 from gateway.cli.configuration import Config, Json, gather
 from gateway.core.access import Principal
+from gateway.settings import Settings
 from gateway.tables import duration
 
 
@@ -18,6 +20,13 @@ def run(
     role: Annotated[Literal["user", "operator"], typer.Option(help="What the token's bearer is.")] = "user",
     sub: Annotated[str, typer.Option(help="The bearer's name.")] = "me",
     life: Annotated[str, typer.Option("--for", help="How long it lasts, such as 15m, 12h or 30d.")] = "12h",
+    api_key: Annotated[
+        str,
+        typer.Option(metavar="NAME", help="Instead: a new API key of the server service:NAME. Only its hash is kept."),
+    ] = "",
+    drop_api_key: Annotated[
+        str, typer.Option(metavar="NAME", help="Instead: forget every API key of service:NAME.")
+    ] = "",
     config: Config = None,
     json: Json = False,
 ) -> None:
@@ -26,10 +35,26 @@ def run(
         seconds = int(duration(life))
     except ValueError as error:
         raise typer.BadParameter(f"{life!r} {error}", param_hint="--for") from None
-    settings, now = gather(config).settings, time.time()
-    tokens = settings.tokens
-    made = issue(secret(settings), Principal(role, sub), seconds, now, audience=tokens.audience, issuer=tokens.issuer)
+    settings = gather(config).settings
+    if api_key or drop_api_key:
+        _api_key(settings, api_key, drop_api_key, json)
+        return
+    now, jti = time.time(), str(uuid.uuid4())
+    ours, who = settings.tokens, Principal(role, sub)
+    made = issue(secret(settings), who, seconds, now, audience=ours.audience, issuer=ours.issuer, jti=jti)
     if json:
-        print(msgspec.json.encode({"token": made, "sub": sub, "role": role, "exp": int(now) + seconds}).decode())
+        found = {"token": made, "sub": sub, "role": role, "exp": int(now) + seconds, "jti": jti}
+        print(msgspec.json.encode(found).decode())
     else:
         print(made)
+
+
+def _api_key(settings: Settings, add: str, drop: str, json: bool) -> None:
+    if add and drop:
+        raise typer.BadParameter("one at a time", param_hint="--api-key, --drop-api-key")
+    if add:
+        key = add_api_key(settings.api_keys_file, add)
+        print(msgspec.json.encode({"api_key": key, "principal": f"service:{add}"}).decode() if json else key)
+    else:
+        dropped = drop_api_keys(settings.api_keys_file, drop)
+        print(msgspec.json.encode({"dropped": dropped}).decode() if json else f"{dropped} dropped")

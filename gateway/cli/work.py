@@ -96,8 +96,11 @@ async def _work(
             handlers_stop = asyncio.Event()
             async with asyncio.TaskGroup() as running:
                 running.create_task(worker.run(handlers_stop), name="worker")
+                keys = running.create_task(verifier.run(), name="keys") if verifier is not None else None
                 await stop.wait()
                 await hosted.drain()
+                if keys is not None:
+                    keys.cancel()
                 handlers_stop.set()
         finally:
             if store is not None:

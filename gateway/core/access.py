@@ -1,4 +1,4 @@
-"""Who may do what: principals, and the grants that a topic's declaration gives them.
+"""Who may do what: principals, the grants that a topic's declaration gives them, and what was taken back.
 
 A grant is one word: ``anyone``, a kind (``user``, ``device``, ``service``, ``operator``), one principal
 (``service:orders``), or a principal named by a level of the topic (``user:{user}``, ``device:{device}``). What no
@@ -8,11 +8,13 @@ grant gives is denied.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Literal
 
 import msgspec
 
-from gateway.errors import Misconfigured
+from gateway import limits
+from gateway.errors import LimitReached, Misconfigured
 
 KINDS = ("user", "device", "service", "operator")
 _GRANT = re.compile(r"anyone|(user|device|service|operator)(:(\{[a-z][a-z0-9_]*\}|[a-zA-Z0-9][a-zA-Z0-9._@-]*))?")
@@ -29,6 +31,68 @@ class Principal(msgspec.Struct, frozen=True):
 
 
 ANONYMOUS = Principal()
+
+
+class Grant(msgspec.Struct, frozen=True):
+    """Who a connection acts as, until when, and what says so."""
+
+    principal: Principal
+    #: Seconds since 1970; None never ends (a connection without a token, an API key).
+    expires: int | None = None
+    #: The key that vouches for it: its id in the key ring, ``development``, or ``api:NAME``; empty for nobody's token.
+    key: str = ""
+    #: The token's own name; empty where it has none.
+    jti: str = ""
+    #: When the token was made, seconds since 1970; None where it does not say.
+    issued: int | None = None
+
+
+class Revocation(msgspec.Struct, frozen=True):
+    """Something that is not believed any more, from ``at`` to ``until``, seconds since 1970."""
+
+    #: ``sub``: one principal's tokens made until ``at``. ``jti``: one token. ``key``: whatever one key vouches for.
+    what: Literal["sub", "jti", "key"]
+    #: ``user:alice``, a jti, or a key's id.
+    name: str
+    at: int
+    until: int
+
+
+class Revoked:
+    """What was revoked and is not over; bounded by ``limits.REVOCATIONS``."""
+
+    def __init__(self, known: Iterable[Revocation] = ()) -> None:
+        self._known: dict[tuple[str, str], Revocation] = {}
+        for one in known:
+            self.add(one)
+
+    def __len__(self) -> int:
+        return len(self._known)
+
+    def add(self, one: Revocation) -> None:
+        """Remember ``one``, instead of an earlier one of the same name; raises :class:`LimitReached`."""
+        self._known[one.what, one.name] = one
+        if len(self._known) > limits.REVOCATIONS:
+            self.forget(one.at)
+        if len(self._known) > limits.REVOCATIONS:
+            raise LimitReached(f"{limits.REVOCATIONS} revocations are in force", "take the key out of the key ring")
+
+    def forget(self, now: float) -> None:
+        """Forget what is over: the tokens that it meant are over too."""
+        self._known = {name: one for name, one in self._known.items() if one.until > now}
+
+    def covers(self, grant: Grant, now: float) -> Revocation | None:
+        """Return what takes ``grant`` back, if anything does."""
+        if not self._known:
+            return None
+        for name in (("key", grant.key), ("jti", grant.jti), ("sub", str(grant.principal))):
+            one = self._known.get(name)
+            if one is None or one.until <= now:
+                continue
+            # A token made in the second of its revocation counts as made before it; one that does not tell, too.
+            if one.what != "sub" or grant.issued is None or grant.issued <= one.at:
+                return one
+        return None
 
 
 def check_grants(grants: Sequence[str], variables: Sequence[str], where: str) -> None:

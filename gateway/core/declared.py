@@ -50,6 +50,8 @@ class Topic(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     history: bool = True
     #: Live only: not kept, never recovered (typing, progress).
     ephemeral: bool = False
+    #: Whether its WebSocket subscribers may ask who else there is, and hear who comes and leaves.
+    presence: bool = False
     #: ``in``: devices publish it over MQTT. ``out``: the gateway publishes it to the broker. Never both, so that
     #: nothing can loop.
     mqtt: Literal["in", "out"] | None = None

@@ -82,7 +82,7 @@ class Position(msgspec.Struct, frozen=True, order=True, gc=False):
 
 
 class Record(msgspec.Struct, gc=False, weakref=False):
-    """An event read back from the log. ``pub`` keeps its encoded form, so that it is made once in a process."""
+    """An event read back from the log. ``pub`` and ``packed`` keep its JSON and Protobuf forms: each is made once."""
 
     event: Event
     partition: Partition
@@ -91,6 +91,7 @@ class Record(msgspec.Struct, gc=False, weakref=False):
     #: Offset of the event before it with the same key; 0 for the first.
     prev: int = 0
     pub: bytes | None = None
+    packed: bytes | None = None
 
 
 class Draft(msgspec.Struct, frozen=True, gc=False):

@@ -8,6 +8,7 @@ the edge brings it back (:meth:`Session.connected`, :meth:`Session.ended`). Code
 from __future__ import annotations
 
 import enum
+from collections.abc import Iterator
 from typing import Final
 
 import msgspec
@@ -32,6 +33,7 @@ EXPIRED = Close(3005, "expired")
 SLOW = Close(3008, "slow")
 NO_PONG = Close(3012, "no pong")
 INVALID_TOKEN = Close(3500, "invalid token")
+REVOKED = Close(3500, "revoked")
 BAD_REQUEST = Close(3501, "bad request")
 STALE = Close(3502, "stale")
 INAPPROPRIATE_PROTOCOL = Close(3506, "inappropriate protocol")
@@ -48,6 +50,13 @@ class Authenticate(msgspec.Struct, frozen=True):
     id: int
     token: str
     client: str
+
+
+class Renew(msgspec.Struct, frozen=True):
+    """Find out whether this token is of the same bearer, and reply; another one's ends the connection."""
+
+    id: int
+    token: str
 
 
 class Attach(msgspec.Struct, frozen=True):
@@ -86,7 +95,23 @@ class Reply(msgspec.Struct, frozen=True):
     frame: bytes
 
 
-Step = Authenticate | Attach | Detach | Store | Call | Reply | Close
+class Recall(msgspec.Struct, frozen=True):
+    """Read back what was published, and reply."""
+
+    id: int
+    ask: wire.History
+
+
+class Survey(msgspec.Struct, frozen=True):
+    """Say who is there, or how many, and reply."""
+
+    id: int
+    channel: str
+    #: Not who, but how many.
+    stats: bool
+
+
+Step = Authenticate | Renew | Attach | Detach | Store | Call | Recall | Survey | Reply | Close
 
 
 class State(enum.Enum):
@@ -105,21 +130,24 @@ STEPS: Final[dict[tuple[State, str], str]] = {
     (State.OPEN, "rpc"): "_rpc",
     (State.OPEN, ""): "_pong",
     (State.OPEN, "send"): "_send",
-    **{
-        (State.OPEN, method): "_unserved"
-        for method in ("presence", "presence_stats", "history", "refresh", "sub_refresh")
-    },
+    (State.OPEN, "history"): "_history",
+    (State.OPEN, "presence"): "_presence",
+    (State.OPEN, "presence_stats"): "_presence_stats",
+    (State.OPEN, "refresh"): "_refresh",
+    (State.OPEN, "sub_refresh"): "_unserved",
 }
 
 
 class Session:
     """One client's state. Bounded by ``limits.SUBSCRIPTIONS``."""
 
-    __slots__ = ("channels", "client", "pinged", "principal", "state")
+    __slots__ = ("channels", "client", "codec", "pinged", "principal", "state")
 
-    def __init__(self, client: str) -> None:
+    def __init__(self, client: str, codec: wire.Codec = wire) -> None:
         #: The id we gave this connection.
         self.client = client
+        #: The form in which this client speaks, and hears.
+        self.codec = codec
         self.state = State.FRESH
         self.principal: Principal = ANONYMOUS
         #: Filters this client is subscribed to, or is about to be.
@@ -127,22 +155,22 @@ class Session:
         #: A ping of ours is unanswered.
         self.pinged = False
 
-    def receive(self, frame: bytes) -> list[Step]:
-        """Return what follows from one text frame, in order; after a :class:`Close` nothing more comes."""
-        steps: list[Step] = []
-        for line in frame.strip(b"\n").split(b"\n"):
-            if self.state is State.CLOSED:
-                break
-            try:
-                command = wire.decode(line)
-            except BadPayload:
-                steps.append(self.close(BAD_REQUEST))
-                break
-            try:
-                steps.append(self._step(command))
-            except GatewayError as e:
-                steps.append(Reply(wire.error(command.id, e)))
-        return steps
+    def receive(self, frame: bytes) -> Iterator[Step]:
+        """Yield what follows from one message, in order; after a :class:`Close` nothing more comes.
+
+        One at a time: what the commands after a connect may do is known only when it was answered.
+        """
+        try:
+            for line in self.codec.commands(frame):
+                if self.state is State.CLOSED:
+                    break
+                command = self.codec.decode(line)
+                try:
+                    yield self._step(command)
+                except GatewayError as e:
+                    yield Reply(self.codec.error(command.id, e))
+        except BadPayload:
+            yield self.close(BAD_REQUEST)
 
     def _step(self, command: wire.Command) -> Step:
         method = command.method
@@ -164,11 +192,16 @@ class Session:
             self.state = State.OPEN
             self.principal = principal
 
+    def _refresh(self, id: int, ask: wire.Refresh) -> Step:
+        if not ask.token:
+            raise Refused("the refresh has no token", "send the new one")
+        return Renew(id, ask.token)
+
     def _subscribe(self, id: int, ask: wire.Subscribe) -> Step:
         if ask.channel in self.channels:
             raise AlreadySubscribed(f"already subscribed to {ask.channel!r}", "unsubscribe first")
-        if ask.type or ask.join_leave:
-            raise NotAvailable("only plain subscriptions are offered", "leave out type and join_leave")
+        if ask.type or bytes(ask.tf):
+            raise NotAvailable("only plain subscriptions are offered", "leave out type and filters by tags")
         if len(self.channels) >= limits.SUBSCRIPTIONS:
             raise LimitReached(f"this connection has {limits.SUBSCRIPTIONS} subscriptions", "use a wildcard")
         self.channels.add(ask.channel)
@@ -186,12 +219,21 @@ class Session:
         if is_filter(ask.channel):
             raise Refused(f"{ask.channel!r} is a filter", "publish to one concrete topic")
         data = bytes(ask.data)
-        if not data:
+        if not data and not self.codec.EMPTY:
             raise BadPayload("the publish has no data", "send null where nothing is meant")
         return Store(id, ask.channel, data)
 
     def _rpc(self, id: int, ask: wire.Rpc) -> Step:
         return Call(id, ask.method, bytes(ask.data))
+
+    def _history(self, id: int, ask: wire.History) -> Step:
+        return Recall(id, ask)
+
+    def _presence(self, id: int, ask: wire.Presence) -> Step:
+        return Survey(id, ask.channel, stats=False)
+
+    def _presence_stats(self, id: int, ask: wire.Presence) -> Step:
+        return Survey(id, ask.channel, stats=True)
 
     def _send(self, id: int, ask: object) -> Step:
         # ``send`` has no id, so an error reply could not reach whoever sent it.
@@ -210,7 +252,7 @@ class Session:
         """It is time for the next ping: send it, or give up on a client that did not answer the last."""
         if self.state is State.OPEN and not self.pinged:
             self.pinged = True
-            return Reply(wire.PING)
+            return Reply(self.codec.PING)
         return self.close(NO_PONG if self.pinged else STALE)
 
     def close(self, why: Close) -> Close:

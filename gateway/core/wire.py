@@ -1,7 +1,8 @@
-"""The JSON form of the Centrifugal client protocol v2: commands in, replies and pushes out.
+"""The Centrifugal client protocol v2: its commands and results, and their JSON form.
 
 One text frame holds objects joined by a line break. Schema: ``client.proto`` of centrifugal/protocol. Replies carry
-their result key even when it is empty; empty fields inside are left out. Field names are the protocol's.
+their result key even when it is empty; empty fields inside are left out. Field names are the protocol's. The other form
+is ``core/wire_protobuf``; both are a :class:`Codec`.
 """
 
 from __future__ import annotations
@@ -9,16 +10,22 @@ from __future__ import annotations
 import base64
 import re
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, Literal, Protocol
 
 import msgspec
 
+from gateway.core import frame as _frame
 from gateway.core.event import Event, Meta, Position, Record
 from gateway.core.payload import check_json
 from gateway.errors import BadPayload, GatewayError
 
+#: What fan-out calls this form, and the WebSocket subprotocol that asks for it.
+NAME: Final = "json"
+SUBPROTOCOL: Final = "centrifuge-json"
 #: Answer of a client to our ping, and our ping itself.
 PING: Final = b"{}"
+#: Without data a publish is a mistake here: JSON has no empty document.
+EMPTY: Final = False
 _NULL: Final = msgspec.Raw(b"null")
 _NOTHING: Final = msgspec.Raw(b"")
 _RECOVER_STRICTLY: Final = 2
@@ -43,6 +50,8 @@ class Subscribe(msgspec.Struct, frozen=True):
     join_leave: bool = False
     flag: int = 0
     type: int = 0
+    #: A filter by tags that the server would have to apply.
+    tf: msgspec.Raw = _NOTHING
 
     @property
     def strict(self) -> bool:
@@ -65,6 +74,31 @@ class Rpc(msgspec.Struct, frozen=True):
     data: msgspec.Raw = _NULL
 
 
+class Presence(msgspec.Struct, frozen=True):
+    channel: str = ""
+
+
+class Since(msgspec.Struct, frozen=True):
+    """A position, exclusive."""
+
+    offset: int = 0
+    epoch: str = ""
+
+
+class History(msgspec.Struct, frozen=True):
+    channel: str = ""
+    #: 0: the position alone. Negative: as many as one reply may hold.
+    limit: int = 0
+    since: Since | None = None
+    reverse: bool = False
+
+
+class Refresh(msgspec.Struct, frozen=True):
+    """A newer token of the same bearer."""
+
+    token: str = ""
+
+
 class Unserved(msgspec.Struct, frozen=True):
     """A command that this server does not offer; its fields do not matter."""
 
@@ -76,10 +110,10 @@ class Command(msgspec.Struct, frozen=True):
     unsubscribe: Unsubscribe | None = None
     publish: Publish | None = None
     rpc: Rpc | None = None
-    presence: Unserved | None = None
-    presence_stats: Unserved | None = None
-    history: Unserved | None = None
-    refresh: Unserved | None = None
+    presence: Presence | None = None
+    presence_stats: Presence | None = None
+    history: History | None = None
+    refresh: Refresh | None = None
     sub_refresh: Unserved | None = None
     send: Unserved | None = None
 
@@ -103,6 +137,14 @@ class ConnectResult(msgspec.Struct, frozen=True, omit_defaults=True):
     ttl: int = 0
 
 
+class RefreshResult(msgspec.Struct, frozen=True, omit_defaults=True):
+    client: str
+    version: str
+    expires: bool = False
+    #: Seconds until the token is over, at least 1 where it ``expires``: then the SDK brings another.
+    ttl: int = 0
+
+
 class SubscribeResult(msgspec.Struct, frozen=True, omit_defaults=True):
     recoverable: bool = False
     epoch: str = ""
@@ -111,6 +153,29 @@ class SubscribeResult(msgspec.Struct, frozen=True, omit_defaults=True):
     offset: int = 0
     positioned: bool = False
     was_recovering: bool = False
+
+
+class ClientInfo(msgspec.Struct, frozen=True):
+    """One client of a topic. Neither field is left out where it is empty: SDKs read both."""
+
+    user: str
+    client: str
+
+
+class PresenceResult(msgspec.Struct, frozen=True):
+    #: By the client's id.
+    presence: dict[str, ClientInfo]
+
+
+class PresenceStatsResult(msgspec.Struct, frozen=True):
+    num_clients: int
+    num_users: int
+
+
+class HistoryResult(msgspec.Struct, frozen=True):
+    publications: list[msgspec.Raw]
+    epoch: str
+    offset: int
 
 
 class PublishResult(msgspec.Struct, frozen=True):
@@ -128,7 +193,13 @@ class _Error(msgspec.Struct, frozen=True, omit_defaults=True):
     temporary: bool = False
 
 
-class _Tags(msgspec.Struct, frozen=True, omit_defaults=True):
+class Tags(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What is known of an event beside its data, as the strings that tags are.
+
+    The topic is always among them: no SDK shows a publication's channel, so a wildcard subscriber learns the concrete
+    topic only here.
+    """
+
     id: str
     topic: str
     ts: str = ""
@@ -139,13 +210,47 @@ class _Tags(msgspec.Struct, frozen=True, omit_defaults=True):
 
 class _Publication(msgspec.Struct, frozen=True, omit_defaults=True):
     data: msgspec.Raw
-    tags: _Tags
+    tags: Tags
     offset: int = 0
 
 
 _decode = msgspec.json.Decoder(Command).decode
 _encoder = msgspec.json.Encoder()
 _encode = _encoder.encode
+
+
+class Codec(Protocol):
+    """One form of the protocol. ``core/wire`` itself is one, ``core/wire_protobuf`` the other."""
+
+    @property
+    def NAME(self) -> str: ...
+    @property
+    def SUBPROTOCOL(self) -> str: ...
+    @property
+    def PING(self) -> bytes: ...
+    @property
+    def EMPTY(self) -> bool: ...
+    def commands(self, message: bytes) -> list[bytes]: ...
+    def decode(self, line: bytes) -> Command: ...
+    def frame(self, message: bytes) -> bytes: ...
+    def reply(self, id: int, method: str, result: msgspec.Struct | None = None) -> bytes: ...
+    def rpc_reply(self, id: int, data: bytes) -> bytes: ...
+    def error(self, id: int, cause: GatewayError) -> bytes: ...
+    def publication(self, record: Record) -> bytes: ...
+    def event_publication(self, event: Event, offset: int = 0) -> bytes: ...
+    def push(self, channel: str, publication: bytes) -> bytes: ...
+    def push_unsubscribe(self, channel: str, code: int, reason: str) -> bytes: ...
+    def push_moved(self, channel: str, what: Literal["join", "leave"], info: ClientInfo) -> bytes: ...
+
+
+def commands(message: bytes) -> list[bytes]:
+    """Return the commands of one message, to be decoded one by one; raises :class:`BadPayload` where it is none."""
+    return message.strip(b"\n").split(b"\n")
+
+
+def frame(message: bytes) -> bytes:
+    """Return the WebSocket frame of a reply or a push."""
+    return _frame.text(message)
 
 
 def decode(line: bytes) -> Command:
@@ -201,12 +306,14 @@ def event_publication(event: Event, offset: int = 0) -> bytes:
         data = _encode(text)
     elif type:
         data, encoding = b'"%s"' % base64.b64encode(data), "base64"
-    meta: Meta = event.meta
-    # Tags are strings. The topic is always among them: no SDK shows a publication's channel, so a wildcard
-    # subscriber learns the concrete topic only here.
-    tags = _Tags(event.id, event.topic, str(meta.ts) if meta.ts else "", type, encoding, meta.traceparent)
     # Only what clears a last value is empty; JSON has no empty document.
-    return _encode(_Publication(msgspec.Raw(data or b"null"), tags, offset))
+    return _encode(_Publication(msgspec.Raw(data or b"null"), tags_of(event, encoding), offset))
+
+
+def tags_of(event: Event, encoding: str = "") -> Tags:
+    """Return the tags of ``event``; ``encoding`` says how its bytes were made text."""
+    meta: Meta = event.meta
+    return Tags(event.id, event.topic, str(meta.ts) if meta.ts else "", meta.type, encoding, meta.traceparent)
 
 
 def _text(data: bytes) -> str | None:
@@ -229,6 +336,11 @@ def push_unsubscribe(channel: str, code: int, reason: str) -> bytes:
         code,
         _encode(reason),
     )
+
+
+def push_moved(channel: str, what: Literal["join", "leave"], info: ClientInfo) -> bytes:
+    """Return the push that tells the subscribers of ``channel`` who came, or who left."""
+    return b'{"push":{"channel":%s,"%s":{"info":%s}}}' % (_encode(channel), what.encode(), _encode(info))
 
 
 def subscribed(

@@ -3,109 +3,110 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 from gateway import limits
 from gateway.adapters.websocket import Connection
-from gateway.core import frame, session, wire
-from gateway.core.declared import Found
-from gateway.core.event import Event, Partition, Position, Publication, Record
+from gateway.core import session, wire, wire_protobuf
+from gateway.core.access import Grant
+from gateway.core.event import Publication
 from gateway.core.resume import parse
-from gateway.core.session import Attach, Authenticate, Call, Close, Detach, Reply, Session, Step, Store
+from gateway.core.session import (
+    Attach,
+    Authenticate,
+    Call,
+    Close,
+    Detach,
+    Recall,
+    Renew,
+    Reply,
+    Session,
+    Step,
+    Store,
+    Survey,
+)
 from gateway.edge.calls import call, waits
-from gateway.edge.feed import Feed
-from gateway.edge.recovery import missed
+from gateway.edge.past import history
+from gateway.edge.presence import user_of
 from gateway.edge.shared import Shared
-from gateway.errors import BadToken, Busy, GatewayError, TokenExpired, Unavailable
-
-CODEC = "json"
-
-
-class Unrecoverable(GatewayError):
-    """The client asked to be refused rather than told ``recovered: false``."""
-
-    code = "unrecoverable_position"
-    reply = 112
+from gateway.edge.subscribing import CODECS, Subscriber
+from gateway.errors import BadToken, Busy, GatewayError, TokenExpired, Unavailable, Unrecoverable
 
 
-def encode(filter: str, event: Event, record: Record | None) -> bytes:
-    """Return the WebSocket frame of one event for the subscribers of ``filter``."""
-    pub = wire.publication(record) if record is not None else wire.event_publication(event)
-    return frame.text(wire.push(filter, pub))
-
-
-class Client:
+class Client(Subscriber):
     """Performs a session's steps. Its tasks belong to the edge and end with the connection."""
 
-    __slots__ = (
-        "_asking",
-        "_edge",
-        "_expires",
-        "_gone",
-        "_pending",
-        "_requests",
-        "_session",
-        "_timer",
-        "connection",
-        "offer",
-    )
+    __slots__ = ("_gone", "_pending", "_requests", "_timer", "grant", "subprotocol")
 
-    def __init__(self, edge: Shared, connection: Connection, id: str, gone: Callable[[Client], None]) -> None:
-        self.connection = connection
-        #: The connection's own: fan-out calls it once per client and batch.
-        self.offer = connection.offer
-        self._edge = edge
+    def __init__(
+        self,
+        edge: Shared,
+        connection: Connection,
+        id: str,
+        gone: Callable[[Client], None],
+        subprotocol: str | None = None,
+    ) -> None:
+        super().__init__(edge, connection, Session(id, CODECS.get(subprotocol or "", wire)))
+        self.subprotocol = subprotocol
         #: Told when the connection is gone.
         self._gone = gone
-        self._session = Session(id)
-        self._expires: int | None = None
+        #: Who this is and until when; None before it came in.
+        self.grant: Grant | None = None
         self._pending = 0
-        #: Subscriptions on their way, by filter: the command's id and who works on it.
-        self._asking: dict[str, tuple[int, asyncio.Task[None]]] = {}
         #: Who waits for a service. No set: an empty one takes 150 bytes more, of every client that only watches.
         self._requests: dict[asyncio.Task[Any], None] = {}
         self._timer = edge.loop.call_later(limits.CONNECT_WITHIN, self._tick)
 
+    # --- the server API asks and calls these ---
+
+    @property
+    def id(self) -> str:
+        return self._session.client
+
+    @property
+    def user(self) -> str | None:
+        """As presence shows it; None before it came in."""
+        return None if self.grant is None else user_of(self.grant.principal)
+
+    @property
+    def subscriptions(self) -> int:
+        return len(self._session.channels)
+
+    def unsubscribed(self, channel: str) -> None:
+        """A server ended the subscription; the SDK does not come back to it by itself."""
+        if channel in self._session.channels:
+            self._session.ended(channel)
+            self._stop(channel)
+            self._say(self._codec.push_unsubscribe(channel, session.UNSUBSCRIBED_BY_SERVER, "server unsubscribe"))
+
+    def sent_away(self, why: Close) -> None:
+        self.connection.close(self._session.close(why))
+
     # --- the connection calls these ---
 
     def received(self, text: bytes) -> None:
-        # Line by line: what the commands after a connect may do is known only when it was answered.
-        for line in text.strip(b"\n").split(b"\n"):
-            for step in self._session.receive(line):
-                self._perform(step)
+        self._received(text, wire.NAME)
 
     def received_binary(self, data: bytes) -> None:
-        # Final: an SDK that speaks Protobuf would come back with the same for ever.
-        self.connection.close(self._session.close(session.INAPPROPRIATE_PROTOCOL))
+        self._received(data, wire_protobuf.NAME)
+
+    def _received(self, message: bytes, form: str) -> None:
+        if form != self._codec.NAME:
+            # Final: an SDK that speaks Protobuf without saying so would come back with the same for ever.
+            self.connection.close(self._session.close(session.INAPPROPRIATE_PROTOCOL))
+            return
+        for step in self._session.receive(message):
+            self._perform(step)
 
     def lost(self) -> None:
         self._timer.cancel()
         for task in (*(task for _, task in self._asking.values()), *self._requests):
             task.cancel()
         for channel in self._session.channels:
-            self._edge.fanout.leave(channel, CODEC, self)
+            self.detach(channel)
         self._session.close(session.NORMAL)
         self._gone(self)
-
-    # --- feeds and fan-out call these ---
-
-    @property
-    def busy(self) -> bool:
-        return self.connection.busy
-
-    def too_slow(self) -> None:
-        self._edge.metrics_of.slow_closes.inc()
-        self.connection.too_slow()
-
-    def detach(self, filter: str) -> None:
-        self._edge.fanout.leave(filter, CODEC, self)
-
-    def come_back(self, filter: str) -> None:
-        self.detach(filter)
-        if filter in self._session.channels and filter not in self._asking:
-            self._session.ended(filter)
-            self.connection.text(wire.push_unsubscribe(filter, session.INSUFFICIENT_STATE, "insufficient state"))
 
     # --- steps ---
 
@@ -113,26 +114,36 @@ class Client:
         match step:
             case Reply(reply):
                 if reply:
-                    self.connection.text(reply)
+                    self._say(reply)
             case Close():
                 self.connection.close(step)
             case Authenticate():
                 self._authenticate(step)
+            case Renew():
+                self._renew(step)
             case Attach():
                 self._ask(step)
             case Detach(id, channel):
-                asking = self._asking.pop(channel, None)
-                if asking is not None:
-                    asking[1].cancel()
-                    # Unanswered, an SDK would wait for it, and give the whole connection up in the end.
-                    gone = Unavailable("unsubscribed before the subscription was ready", "subscribe again")
-                    self.connection.text(wire.error(asking[0], gone))
-                self.detach(channel)
-                self.connection.text(wire.reply(id, "unsubscribe"))
+                self._stop(channel)
+                self._say(self._codec.reply(id, "unsubscribe"))
             case Store():
                 self._spawn(step.id, self._store(step))
             case Call():
                 self._spawn(step.id, self._call(step))
+            case Recall():
+                self._spawn(step.id, self._recall(step))
+            case Survey():
+                self._spawn(step.id, self._survey(step))
+
+    def _stop(self, channel: str) -> None:
+        asking = self._asking.pop(channel, None)
+        if asking is not None:
+            asking[1].cancel()
+            # Unanswered, an SDK would wait for it, and give the whole connection up in the end.
+            gone = Unavailable("unsubscribed before the subscription was ready", "subscribe again")
+            self._say(self._codec.error(asking[0], gone))
+        self._edge.presence.leave(channel, self._session.client, lost=False)
+        self.detach(channel)
 
     def _authenticate(self, step: Authenticate) -> None:
         try:
@@ -140,19 +151,58 @@ class Client:
         except TokenExpired as e:
             # Not a close: the SDK asks its application for another token and comes back with it.
             self._session.state = session.State.FRESH
-            self.connection.text(wire.error(step.id, e))
+            self._say(self._codec.error(step.id, e))
             return
         except BadToken as e:
             self._edge.refused(e)
             self.connection.close(Close(session.INVALID_TOKEN.code, str(e)))
             return
+        except Unavailable as e:  # a temporary error: the SDK tries again
+            self._session.state = session.State.FRESH
+            self._say(self._codec.error(step.id, e))
+            return
         self._session.connected(grant.principal)
-        self._expires = grant.expires
+        self.grant = grant
         self._timer.cancel()
         # The first ping at a random moment: clients that came back together must not be pinged together.
         self._later(limits.PING_EVERY * self._edge.random(), self._tick)
-        result = wire.ConnectResult(self._session.client, self._edge.version, ping=int(limits.PING_EVERY), pong=True)
-        self.connection.text(wire.reply(step.id, "connect", result))
+        expires, ttl = self._left(grant)
+        result = wire.ConnectResult(
+            self._session.client, self._edge.version, int(limits.PING_EVERY), pong=True, expires=expires, ttl=ttl
+        )
+        self._say(self._codec.reply(step.id, "connect", result))
+
+    def _renew(self, step: Renew) -> None:
+        try:
+            grant = self._edge.admit(step.token)
+            if self.grant is None or grant.principal != self.grant.principal:
+                raise BadToken("the token is another bearer's", "connect anew with it")
+        except (TokenExpired, Unavailable) as e:
+            self._say(self._codec.error(step.id, e))
+            return
+        except BadToken as e:
+            self._edge.refused(e)
+            self.connection.close(self._session.close(Close(session.INVALID_TOKEN.code, str(e))))
+            return
+        self.grant = grant
+        self._timer.cancel()  # it may be that of the old end
+        if self._session.pinged:
+            self._later(limits.PONG_WITHIN, self._pong_due)
+        else:
+            self._later(limits.PING_EVERY * self._edge.random(), self._tick)
+        expires, ttl = self._left(grant)
+        result = wire.RefreshResult(self._session.client, self._edge.version, expires, ttl)
+        self._say(self._codec.reply(step.id, "refresh", result))
+
+    def _left(self, grant: Grant) -> tuple[bool, int]:
+        """Return whether ``grant`` ends, and in how many seconds: then the SDK gets another token."""
+        if grant.expires is None:
+            return False, 0
+        return True, max(1, int(grant.expires - self._edge.now()))
+
+    def revoked(self) -> None:
+        """What it came in by is not believed any more."""
+        self.connection.close(self._session.close(session.REVOKED))
 
     def _tick(self) -> None:
         self._perform(self._session.ping())
@@ -166,14 +216,22 @@ class Client:
             self._later(limits.PING_EVERY - limits.PONG_WITHIN, self._tick)
 
     def _expired(self) -> None:
-        if self._expires is not None and self._edge.now() < self._expires:
+        end = self._end()
+        if end is not None and self._edge.now() < end:
             self._later(0.0, self._expired)  # the loop's clock was ahead of the wall's
         else:
             self.connection.close(self._session.close(session.EXPIRED))
 
+    def _end(self) -> float | None:
+        """When the connection ends unless another token comes: SDKs bring one when the old one is over."""
+        if self.grant is None or self.grant.expires is None:
+            return None
+        return self.grant.expires + limits.REFRESH_WITHIN
+
     def _later(self, seconds: float, then: Callable[[], None]) -> None:
         """Do ``then``, unless the token expires before: one timer serves pings and expiry."""
-        if self._expires is not None and (left := self._expires - self._edge.now()) <= seconds + 0.001:
+        end = self._end()
+        if end is not None and (left := end - self._edge.now()) <= seconds + 0.001:
             seconds, then = max(0.001, left), self._expired
         self._timer = self._edge.loop.call_later(seconds, then)
 
@@ -181,7 +239,7 @@ class Client:
         if self._pending >= limits.CLIENT_PENDING:
             work.close()
             busy = Busy(f"{self._pending} commands of this client wait for an answer", "wait for some of them")
-            self.connection.text(wire.error(id, busy))
+            self._say(self._codec.error(id, busy))
             return
         self._pending += 1
         self._edge.spawn(self._answer(id, work), f"client-{self._session.client}-{id}")
@@ -191,14 +249,14 @@ class Client:
             reply = await work
         except GatewayError as e:
             self._edge.refused(e)
-            reply = wire.error(id, e)
+            reply = self._codec.error(id, e)
         finally:
             self._pending -= 1
-        self.connection.text(reply)
+        self._say(reply)
 
     async def _store(self, step: Store) -> bytes:
         await self._edge.publisher.publish(self._session.principal, Publication(step.channel, step.data, "ws"))
-        return wire.reply(step.id, "publish")
+        return self._codec.reply(step.id, "publish")
 
     async def _call(self, step: Call) -> bytes:
         task = asyncio.current_task()
@@ -209,136 +267,24 @@ class Client:
             task.add_done_callback(self._requests.pop)
         edge = self._edge
         answer = await call(edge.publisher, edge.requests, self._session.principal, step.method, step.data)
-        return wire.rpc_reply(step.id, answer)
+        return self._codec.rpc_reply(step.id, answer)
 
-    # --- subscribing ---
+    async def _survey(self, step: Survey) -> bytes:
+        there = await self._edge.presence.there(self._session.principal, step.channel)
+        if step.stats:
+            users = {info.user for info in there.values()}
+            return self._codec.reply(step.id, "presence_stats", wire.PresenceStatsResult(len(there), len(users)))
+        await self.connection.drained(limits.RECOVERY_PAGE_BYTES)  # or it would be too much for its queue
+        return self._codec.reply(step.id, "presence", wire.PresenceResult(there))
 
-    def _ask(self, step: Attach) -> None:
-        channel = step.ask.channel
-        try:
-            met = self._edge.declared.readable(self._session.principal, channel)
-        except GatewayError as e:
-            self._refuse(step, e)
-            return
-        task = self._edge.spawn(self._subscribe(step, met), f"subscribe-{self._session.client}")
-        self._asking[channel] = (step.id, task)
-
-    def _refuse(self, step: Attach, error: GatewayError) -> None:
-        self._edge.refused(error)
-        self._session.ended(step.ask.channel)
-        self.connection.text(wire.error(step.id, error))
-
-    async def _subscribe(self, step: Attach, met: list[Found]) -> None:
-        channel = step.ask.channel
-        try:
-            feeds = await self._edge.readers.feeds_of(met)
-            if len(feeds) == 1 and all(f.topic.history and not f.topic.ephemeral for f in met):
-                await self._recoverably(step, met, feeds[0])
-            else:
-                at = {feed.partition: feed.position for feed in feeds}
-                values = await self._edge.last_values(met, channel, at)
-                await self._catch_up(step, met, feeds, at, values, None)
-        except GatewayError as e:
-            self._refuse(step, e)
-        finally:
-            # An unsubscribe and another subscribe may have put a newer task here.
-            if self._asking.get(channel) == (step.id, asyncio.current_task()):
-                del self._asking[channel]
-
-    async def _recoverably(self, step: Attach, met: list[Found], feed: Feed) -> None:
-        ask = step.ask
-        records: list[Record] | None = None
-        at = {feed.partition: feed.position}
-        if ask.recover:
-            since = parse(ask.epoch, ask.offset)
-            keys = {found.key for found in met}
-            if since is not None:
-                key = keys.pop() if len(keys) == 1 else ""
-                records = await missed(self._edge.log, feed, ask.channel, key, since)
-                at = {feed.partition: feed.position}
-            self._edge.metrics_of.resumes.labels("yes" if records is not None else "no").inc()
-            if records is None and ask.strict:
-                raise Unrecoverable("the position is unknown or too old", "load the state anew, then subscribe")
-        recovered = records is not None
-        if records is None:
-            records = await self._edge.last_values(met, ask.channel, at)
-        await self._catch_up(step, met, [feed], at, records, recovered)
-
-    async def _catch_up(
-        self,
-        step: Attach,
-        met: list[Found],
-        feeds: list[Feed],
-        at: dict[Partition, Position],
-        past: list[Record],
-        recovered: bool | None,
-    ) -> None:
-        """Send ``past`` page by page, each when there is room for it, then what came after ``at``, and join.
-
-        A page is a reply or pushes; SDKs cannot tell. ``recovered`` is None where this channel has no position.
-        """
-        ask, epochs = step.ask, [feed.epochs.current for feed in feeds]
-        replied = False
-        while True:
-            page, past = _cut(past, limits.RECOVERY_PAGE_BYTES, 1)
-            await self.connection.drained(limits.RECOVERY_PAGE_BYTES)
-            # From here to the join nothing waits, so nothing comes between.
-            if self.connection.gone:
-                return
-            if epochs != [f.epochs.current for f in feeds] or not all(f.window.covers(_of(f, at)) for f in feeds):
-                return self._start_over(step, replied)
-            if not past:
-                newer = [r for f in feeds for r in f.window.after(_of(f, at), ask.channel)]
-                at = {feed.partition: feed.position for feed in feeds}
-                more, past = _cut(newer, limits.RECOVERY_PAGE_BYTES - _size(page))
-                page += more
-            publications = [wire.publication(record) for record in page]
-            if replied:
-                for publication in publications:
-                    self.connection.text(wire.push(ask.channel, publication))
-            else:
-                # Where more follows, the position it came with: cut between two pages, it must come back for the next.
-                reached = ask.offset if past and recovered else at[feeds[0].partition].offset
-                self._reply(step, Position(epochs[0], reached), publications, recovered)
-                replied = True
-            if not past:
-                return self._join(step, met)
-
-    def _start_over(self, step: Attach, replied: bool) -> None:
-        """Too much happened meanwhile, or the log began a new epoch: the client asks again from where it stands."""
-        if not replied:
-            raise Unavailable("the log moved on before the subscription was ready", "subscribe again")
-        channel = step.ask.channel
-        self._session.ended(channel)
-        self.connection.text(wire.push_unsubscribe(channel, session.INSUFFICIENT_STATE, "insufficient state"))
-
-    def _join(self, step: Attach, met: list[Found]) -> None:
-        places = self._edge.declared.places(met)
-        self._edge.fanout.join(step.ask.channel, places, CODEC, encode, self)
-
-    def _reply(self, step: Attach, at: Position, publications: list[bytes], recovered: bool | None) -> None:
-        result = wire.subscribed(
-            at,
-            recoverable=recovered is not None,
-            was_recovering=step.ask.recover and recovered is not None,
-            recovered=bool(recovered),
-            publications=publications,
-        )
-        self.connection.text(wire.reply(step.id, "subscribe", result))
-
-
-def _of(feed: Feed, at: Mapping[Partition, Position]) -> int:
-    return at[feed.partition].offset
-
-
-def _size(records: list[Record]) -> int:
-    return sum(len(wire.publication(record)) for record in records)
-
-
-def _cut(records: list[Record], room: int, least: int = 0) -> tuple[list[Record], list[Record]]:
-    """Return as many of ``records`` as fit into ``room`` bytes, but at least so many, and the rest."""
-    for n, record in enumerate(records):
-        room -= len(wire.publication(record))
-        if room < 0 and n >= least:
-            return records[:n], records[n:]
-    return records, []
+    async def _recall(self, step: Recall) -> bytes:
+        ask, codec = step.ask, self._codec
+        since = None
+        if ask.since is not None and ask.since.epoch:
+            since = parse(ask.since.epoch, ask.since.offset)
+            if since is None:
+                raise Unrecoverable("the position is none of ours", "load the state anew, without since")
+        past = await history(self._edge, self._session.principal, ask.channel, since, ask.limit, ask.reverse)
+        await self.connection.drained(limits.RECOVERY_PAGE_BYTES)  # or it would be too much for its queue
+        result = wire.HistoryResult(past.publications(codec), str(past.top.epoch), past.top.offset)
+        return codec.reply(step.id, "history", result)

@@ -47,11 +47,14 @@ class Desk:
         allows: Callable[[str | None, str | None], bool],
         refused: Callable[[GatewayError], None],
         now: Callable[[], float],
+        good: Callable[[Grant], bool],
     ) -> None:
         self.letters = letters
         self.allows = allows
         self.refused = refused
         self.now = now
+        #: Whether a grant that was good still is.
+        self.good = good
         #: Changes of many letters that are under way.
         self.changes = 0
         self._admit = admit
@@ -59,6 +62,13 @@ class Desk:
 
     def operator(self, token: str, whence: str, verb: Verb) -> _Operator:
         """Return what the bearer of ``token`` may do; raises :class:`BadToken` and :class:`Denied`."""
+        return _Operator(self, self._admitted(token, whence, "dead letters", verb), whence)
+
+    def allowed(self, token: str, whence: str, noun: str, verb: str) -> str:
+        """Return who the operator with ``token`` is, for the audit log; raises as ``operator`` does."""
+        return f"{self._admitted(token, whence, noun, verb).principal}, {whence}"
+
+    def _admitted(self, token: str, whence: str, noun: str, verb: str) -> Grant:
         who = "unknown"
         try:
             if not token:
@@ -67,25 +77,29 @@ class Desk:
             grant = self._admit(token)
             who = str(grant.principal)
             if grant.principal.kind != "operator":
-                raise Denied("dead letters are for operators", "use a token whose role is operator")
+                raise Denied(f"{noun} are for operators", "use a token whose role is operator")
         except Refused:
-            self.denied(who, whence, verb)
+            self._tell(who, whence, f"{verb} {noun}")
             raise
-        return _Operator(self, grant, whence)
+        return grant
 
     def denied(self, who: str, whence: str, verb: Verb) -> None:
+        """Tell the audit log of a request about dead letters without the right."""
+        self._tell(who, whence, f"{verb} dead letters")
+
+    def _tell(self, who: str, whence: str, what: str) -> None:
         """Tell the audit log of a request without the right, unless it heard enough in this second."""
         untold = self._denials.tell(who, self.now())
         if untold is not None:
             more = f", after {untold} more untold" if untold else ""
-            _audit.warning("%s, %s: denied to %s dead letters%s", who, whence, verb, more)
+            _audit.warning("%s, %s: denied to %s%s", who, whence, what, more)
 
 
 class _Operator:
     def __init__(self, desk: Desk, grant: Grant, whence: str) -> None:
         self._desk = desk
         self._letters = desk.letters
-        self._expires = grant.expires
+        self._grant = grant
         self._who = f"{grant.principal}, {whence}"
 
     async def page(self, which: Selected, limit: int, after: str) -> tuple[list[Found], str | None]:
@@ -123,8 +137,11 @@ class _Operator:
 
     def _while_valid(self, places: Iterable[Address]) -> Iterator[Address]:
         for at in places:
-            if self._expires is not None and self._expires <= self._desk.now():
+            expires = self._grant.expires
+            if expires is not None and expires <= self._desk.now():
                 raise TokenExpired("the token's time is over", "do the rest with a new one")
+            if not self._desk.good(self._grant):
+                raise BadToken("the token was revoked meanwhile", "get a new one, if you still may")
             yield at
 
     def would(self, asked: Asked) -> AsyncGenerator[Found | Step]:

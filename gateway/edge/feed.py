@@ -8,7 +8,7 @@ from collections.abc import Callable, Coroutine, Iterator, Sequence
 from typing import Any, Protocol, cast
 
 from gateway import limits
-from gateway.adapters.log import Batch, Log, Tail
+from gateway.adapters.log import Batch, Log, Moved, Tail
 from gateway.core.event import Event, Partition, Position, Record
 from gateway.core.fanout import Fanout, Sink
 from gateway.core.resume import Epochs
@@ -39,6 +39,7 @@ class Feed:
         fanout: Fanout,
         late: Callable[[float], None],
         spawn: Callable[[Coroutine[Any, Any, None], str], object],
+        hear: Callable[[Moved], None],
     ) -> None:
         self.partition = partition
         self.window = Window(limits.WINDOW_ENTRIES, limits.WINDOW_BYTES)
@@ -50,6 +51,8 @@ class Feed:
         self._fanout = fanout
         #: Told how many seconds after its ingest the newest event of a batch was offered.
         self._late = late
+        #: Told who came to a topic of this partition, and who left.
+        self._hear = hear
         #: Runs a task that the edge owns.
         self._spawn = spawn
         self._moved: list[tuple[int, asyncio.Future[None]]] = []
@@ -94,6 +97,8 @@ class Feed:
                 self.window.add(record)
         else:
             await self._send(batch.records, batch.live)
+        for moved in batch.moved:
+            self._hear(moved)
         self._move(position)
 
     def _move(self, position: Position) -> None:

@@ -5,23 +5,33 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping, Sequence
+from contextlib import aclosing
+
+import msgspec
 
 from gateway import limits
-from gateway.adapters import http, http_document, http_letters, websocket
+from gateway.adapters import http, http_api, http_document, http_letters, http_past, http_rights, websocket
 from gateway.adapters.http_forward import Forward
 from gateway.adapters.identity import new_id
 from gateway.adapters.log import Log
-from gateway.adapters.tokens import Verifier
+from gateway.adapters.tokens import Grant, Verifier
 from gateway.core import cursor, handshake
+from gateway.core.access import Revocation
 from gateway.core.asyncapi import AsyncApi, Document, Reached
 from gateway.core.declared import Declared
-from gateway.core.event import Appended, Publication
+from gateway.core.event import Appended, Position, Publication, Record
 from gateway.core.origin import Origins
+from gateway.edge import past
+from gateway.edge.api import Servers
 from gateway.edge.client import Client
 from gateway.edge.desk import Desk
+from gateway.edge.revocations import Good, Held, revoke
 from gateway.edge.shared import Shared
+from gateway.edge.subscribing import CODECS
+from gateway.edge.tickets import TicketBooth
 from gateway.edge.watch import watch
+from gateway.errors import BadToken, Unavailable
 from gateway.letters import Letters
 from gateway.settings import loopback
 
@@ -49,10 +59,17 @@ class Edge(Shared):
         self._asyncapi = asyncapi or AsyncApi(declared, version=self.version, anonymous=anonymous)
         self._allowed = tuple(origins)
         self._origins = Origins(self._allowed, local=False)
-        self.desk = Desk(letters or Letters(log, declared), self.admit, self.allows, self.refused, self.now)
+        self.desk = Desk(
+            letters or Letters(log, declared), self.admit, self.allows, self.refused, self.now, self.revocations.good
+        )
         #: Group → where its routes answer, ``http://HOST:PORT``.
         self._services = services or {}
+        self._booth = TicketBooth(log.tickets, self.now)
         self._clients: set[Client] = set()
+        self._servers = Servers(self, self._clients)
+        self.server = self._servers.server
+        #: Streams of SSE.
+        self._held: set[Held] = set()
         self._draining = False
         #: Where it listens, once it does.
         self.port = 0
@@ -85,8 +102,10 @@ class Edge(Shared):
         sock = http.listen(host, port)
         self.port = sock.getsockname()[1]
         forward = Forward(self._services, self)
+        more = (http_document.route(self), *http_past.routes(self), *http_letters.routes(self.desk))
+        more += (*http_rights.routes(self), *http_api.routes(self))
         server = http.server(
-            http.application(self, http_document.route(self), *http_letters.routes(self.desk), *forward.routes),
+            http.application(self, *more, *forward.routes),
             websocket.protocol(self._welcome, self.loop),
             drain=limits.DRAIN_WITHIN,
             tls=tls,
@@ -94,7 +113,12 @@ class Edge(Shared):
         )
         async with asyncio.TaskGroup() as group:
             log = group.create_task(self.log.run(), name="log")
+            keys = group.create_task(self._verifier.run(), name="keys")
+            revoked = group.create_task(self.revocations.run(), name="revocations")
+            await self._knows_revoked()
             idle = group.create_task(self.readers.stop_idle(), name="idle-readers")
+            present = group.create_task(self.presence.run(), name="presence")
+            among = group.create_task(self._servers.run(), name="edges")
             serving = group.create_task(server.serve([sock]), name="http")
             if ready is not None:
                 ready.set()
@@ -108,8 +132,22 @@ class Edge(Shared):
             await serving
             await forward.aclose()
             idle.cancel()
+            present.cancel()
+            among.cancel()
+            await self.presence.end()
+            await self._servers.end()
+            keys.cancel()
+            revoked.cancel()
             await self.end()
             log.cancel()
+
+    async def _knows_revoked(self) -> None:
+        """Wait until everybody with a token would not be told to come back; not for ever: others need none."""
+        try:
+            async with asyncio.timeout(limits.READY_WITHIN):
+                await self.revocations.known.wait()
+        except TimeoutError:
+            _log.warning("what was revoked is not known yet: who brings a token is told to come back")
 
     async def _drain(self) -> None:
         clients = list(self._clients)
@@ -133,12 +171,22 @@ class Edge(Shared):
             self.metrics_of.refused.labels("origin").inc()
             _log.info("refused a page of %r: it is not in edge.allowed_origins", request.header("origin"))
             return handshake.Refused(403, "this origin is not allowed; add it to edge.allowed_origins in gateway.toml")
-        client = Client(self, connection, new_id(), self._clients.discard)
+        subprotocol = handshake.choose(request, tuple(CODECS))
+        client = Client(self, connection, new_id(), self._clients.discard, subprotocol)
         self._clients.add(client)
         return client
 
     def allows(self, origin: str | None, host: str | None) -> bool:
         return self._origins.allows(origin, host)
+
+    def send_away(self, good: Good) -> int:
+        streams = [held for held in self._held if not good(held.grant)]
+        clients = [one for one in self._clients if one.grant is not None and not good(one.grant)]
+        for held in streams:
+            held.finish()
+        for client in clients:
+            client.revoked()
+        return len(streams) + len(clients)
 
     # --- HTTP clients: see adapters/http.Api ---
 
@@ -149,23 +197,75 @@ class Edge(Shared):
         return stored, "none" if found.topic.ephemeral else self.log.durability(found.topic.owner)
 
     async def request(self, token: str, asked: Publication, within: float) -> tuple[str, bytes]:
-        stored, reply = await self.requests.ask(self.admit(token).principal, asked, within)
+        grant = self.admit(token)
+        stored, reply = await self.requests.ask(grant.principal, asked, within)
+        if token:
+            self.revocations.check(grant)  # it may have been revoked while it waited
         return stored.id, reply
 
     def asyncapi(self, token: str, host: str, secure: bool) -> Document:
         return self._asyncapi.document(self.admit(token).principal, Reached(host, secure, WEBSOCKET_PATH))
 
     async def watch(self, token: str, filter: str, cursor_text: str) -> AsyncIterator[bytes]:
+        return await self._watch(self.admit(token), filter, cursor_text)
+
+    async def watch_by_ticket(self, ticket: str, filter: str, cursor_text: str) -> AsyncIterator[bytes]:
+        grant, begin = await self._booth.take(ticket, filter)
+        self.revocations.check(grant)
+        return await self._watch(grant, filter, cursor_text or begin)
+
+    async def ticket(self, token: str, filter: str, cursor_text: str) -> str:
         grant = self.admit(token)
+        met = self.declared.readable(grant.principal, filter)
+        if cursor_text:
+            cursor.parse(cursor_text, self.declared.places(met))
+        return await self._booth.give(grant, filter, cursor_text)
+
+    async def revoke(self, token: str, whence: str, asked: http_rights.Revoke) -> Revocation:
+        by = self.desk.allowed(token, whence, "revocations", "make")
+        return await revoke(self.log.control, asked.what, asked.name, asked.seconds, by)
+
+    async def _watch(self, grant: Grant, filter: str, cursor_text: str) -> AsyncIterator[bytes]:
         met = self.declared.readable(grant.principal, filter)
         since = cursor.parse(cursor_text, self.declared.places(met)) if cursor_text else None
         feeds = await self.readers.feeds_of(met)
         last = functools.partial(self.last_values, met, filter)
         seconds = None if grant.expires is None else grant.expires - self.now()
-        return watch(self.log, self.fanout, filter, met, feeds, since, last, seconds)
+        held = Held(grant)
+        return self._leaving(held, watch(self.log, self.fanout, filter, met, feeds, since, last, held, seconds))
+
+    async def _leaving(self, held: Held, stream: AsyncGenerator[bytes]) -> AsyncGenerator[bytes]:
+        self._held.add(held)  # here, for a stream that nobody reads (HEAD) is never begun and never left
+        try:
+            if not self.revocations.good(held.grant):
+                return
+            async with aclosing(stream):
+                async for block in stream:
+                    yield block
+        finally:
+            self._held.discard(held)
+
+    async def last_value(self, token: str, topic: str) -> Record:
+        return await past.last_value(self, self.admit(token).principal, topic)
+
+    async def history(
+        self, token: str, topic: str, since: Position | None, limit: int, reverse: bool
+    ) -> tuple[list[msgspec.Raw], Position]:
+        found = await past.history(self, self.admit(token).principal, topic, since, limit, reverse)
+        return found.publications(), found.top
+
+    def admit_forwarded(self, token: str) -> None:
+        """Raise :class:`BadToken` where ``token`` was revoked: services hear nothing of that. The rest they judge."""
+        try:
+            grant = self._verifier.verify(token, self.now())
+        except (BadToken, Unavailable):
+            return
+        self.revocations.check(grant)
 
     def unready(self) -> list[str]:
         reasons = ["draining: this process is going down"] if self._draining else []
+        if not self.revocations.known.is_set():
+            reasons.append("revocations: not read yet")
         return reasons + self.log.unready()
 
     def metrics(self) -> tuple[bytes, str]:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from gateway import limits
-from gateway.adapters.log import Log
+from gateway.adapters.log import Log, Moved
 from gateway.core.declared import Declared, Found
 from gateway.core.event import Partition
 from gateway.core.fanout import Fanout
@@ -25,9 +25,10 @@ class Readers:
         fanout: Fanout,
         late: Callable[[float], None],
         spawn: Callable[[Coroutine[Any, Any, None], str], asyncio.Task[None]],
+        hear: Callable[[Moved], None],
     ) -> None:
         self._log, self._declared, self._fanout = log, declared, fanout
-        self._late, self._spawn = late, spawn
+        self._late, self._spawn, self._hear = late, spawn, hear
         self._feeds: dict[Partition, Feed] = {}
         self._tasks: dict[Partition, asyncio.Task[None]] = {}
         self._idle_since: dict[Partition, float] = {}
@@ -41,7 +42,8 @@ class Readers:
         """Return the feed of ``partition``; its reader starts with the first who asks."""
         feed = self._feeds.get(partition)
         if feed is None:
-            feed = self._feeds[partition] = Feed(self._log, partition, self._fanout, self._late, self._spawn)
+            feed = Feed(self._log, partition, self._fanout, self._late, self._spawn, self._hear)
+            self._feeds[partition] = feed
             reader = self._spawn(feed.run(), f"reader-{partition}")
             self._tasks[partition] = reader
             reader.add_done_callback(lambda _: self._forget_reader(partition, feed))

@@ -19,15 +19,8 @@ async def missed(log: Log, feed: Feed, filter: str, key: str, since: Position) -
     return and the caller's next ``await`` nothing is delivered, so a caller who joins at once misses nothing.
     ``key`` is empty for a filter wider than one key. Raises :class:`Unavailable` when the log server is away.
     """
-    if not feed.epochs.continuous(since):
+    if not await agrees(log, feed, key, since):
         return None
-    if since.offset > feed.position.offset:
-        # The client saw more than this edge did: another edge's tail was ahead of ours. Or it made that up.
-        if (await log.walk(feed.partition, key, since, 1)).top.offset < since.offset:
-            return None
-        await _reached(feed, since.offset)
-        if not feed.epochs.continuous(since):
-            return None
     if feed.window.covers(since.offset):
         return feed.window.after(since.offset, filter)
     found = await _chain(log, feed, key, since) if key else None
@@ -45,6 +38,18 @@ async def missed(log: Log, feed: Feed, filter: str, key: str, since: Position) -
     for record in [r for r in older if matches(filter, r.event.topic)] + feed.window.after(top, filter):
         once.setdefault((record.event.topic, record.event.id), record)
     return list(once.values())
+
+
+async def agrees(log: Log, feed: Feed, key: str, since: Position) -> bool:
+    """Say whether the log knows ``since``, and let ``feed`` reach it; raises :class:`Unavailable`."""
+    if not feed.epochs.continuous(since):
+        return False
+    if since.offset > feed.position.offset:
+        # The client saw more than this edge did: another edge's tail was ahead of ours. Or it made that up.
+        if (await log.walk(feed.partition, key, since, 1)).top.offset < since.offset:
+            return False
+        await _reached(feed, since.offset)
+    return feed.epochs.continuous(since)
 
 
 async def _reached(feed: Feed, offset: int) -> None:

@@ -14,15 +14,16 @@ from gateway import limits
 from gateway.adapters.log import Log
 from gateway.adapters.metrics import EdgeMetrics
 from gateway.adapters.tokens import Grant, Verifier
-from gateway.core import wire
 from gateway.core.access import ANONYMOUS
 from gateway.core.declared import Declared, Found
 from gateway.core.event import Partition, Position, Record
 from gateway.core.fanout import Fanout
 from gateway.core.topic import matches
+from gateway.edge.presence import Presence
 from gateway.edge.publisher import Publisher
 from gateway.edge.readers import Readers
 from gateway.edge.requests import Requests
+from gateway.edge.revocations import Good, Revocations
 from gateway.errors import BadToken, GatewayError
 
 _log = logging.getLogger("gateway.edge")
@@ -38,8 +39,11 @@ class Shared:
         self.metrics_of = EdgeMetrics()
         self.publisher = Publisher(declared, log, lambda via: self.metrics_of.published.labels(via).inc())
         self.requests = Requests(self.publisher, log, self.spawn)
-        self.readers = Readers(log, declared, self.fanout, self.metrics_of.latency.observe, self.spawn)
+        self.presence = Presence(log.presence, declared, self._unlisted)
+        late = self.metrics_of.latency.observe
+        self.readers = Readers(log, declared, self.fanout, late, self.spawn, self.presence.hear)
         self.version = version("topic-gateway")
+        self.revocations = Revocations(log.control, verifier, self.send_away, self.now)
         self._verifier = verifier
         self._anonymous = anonymous
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -82,17 +86,32 @@ class Shared:
                     if record.offset > start[partition].offset:
                         continue
                     if matches(filter, record.event.topic) and matches(found.topic.filter, record.event.topic):
-                        record.pub = wire.event_publication(record.event)
+                        record.offset = 0
                         values.append(record)
         return values
 
     def admit(self, token: str) -> Grant:
-        """Return who ``token`` names; raises :class:`BadToken` or :class:`TokenExpired`."""
+        """Return who ``token`` names; raises :class:`BadToken` or :class:`TokenExpired`.
+
+        Raises :class:`Unavailable` while it is not known whether it was revoked, or its key is being looked up.
+        """
         if token:
-            return self._verifier.verify(token, self.now())
+            grant = self._verifier.verify(token, self.now())
+            self.revocations.check(grant)
+            return grant
         if not self._anonymous:
             raise BadToken("a token is needed", "make one with `gateway token`, or set edge.anonymous = true")
         return Grant(ANONYMOUS, None)
+
+    def send_away(self, good: Good) -> int:
+        """Close every connection whose grant is not good any more; return how many."""
+        raise NotImplementedError
+
+    def _unlisted(self, count: int) -> None:
+        if count:
+            _log.warning(
+                "%d clients watch and are not listed: presence knows %d of a topic", count, limits.PRESENCE_MOST
+            )
 
     def refused(self, error: GatewayError) -> None:
         """Count a request that is answered with ``error``."""

@@ -13,6 +13,7 @@ from gateway.core.event import Event, Partition, Position, Record
 from gateway.core.fanout import Encode, Fanout
 from gateway.edge.feed import Feed
 from gateway.edge.recovery import missed
+from gateway.edge.revocations import Held
 from gateway.errors import Unavailable
 
 CODEC = "sse"
@@ -43,9 +44,11 @@ async def watch(
     feeds: Sequence[Feed],
     since: Mapping[Partition, Position] | None,
     last: Callable[[Mapping[Partition, Position]], Awaitable[list[Record]]],
+    held: Held,
     seconds: float | None = None,
 ) -> AsyncGenerator[bytes, None]:
-    """Yield the stream, for so many ``seconds`` at most: the life of the token that opened it.
+    """Yield the stream, for so many ``seconds`` at most: the life of the token that opened it, unless
+    ``held`` is over before.
 
     Without ``since`` it begins with the ``last`` values of retained topics. A partition whose past is gone is announced
     by an event named ``lost``, never skipped in silence.
@@ -72,6 +75,8 @@ async def watch(
             yield sse.notice("lost", b'{"partition":"%s"}' % partition.encode(), cursor.render(at))
             continue
         for record in records:
+            if held.over:
+                return
             at[partition] = Position(record.epoch, record.offset)
             yield sse.event(cursor.render(at), wire.publication(record))
         at[partition] = top
@@ -80,9 +85,14 @@ async def watch(
     except Unavailable:
         return
     for value in values:
+        if held.over:
+            return
         if value.partition in fresh:
             yield sse.notice("message", wire.publication(value))
+    if held.over:
+        return
     stream = sse.Stream(lambda sink: fanout.leave(filter, CODEC, sink))
+    held.end = stream.finish
     # From here to the join nothing waits, so what came while the past was sent is read, and nothing is missed.
     rest = b""
     for feed in feeds:

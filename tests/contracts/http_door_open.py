@@ -50,6 +50,12 @@ class Kept:
         self.watched.append((token, filter, cursor))
         return self._endless()
 
+    async def watch_by_ticket(self, ticket: str, filter: str, cursor: str) -> AsyncIterator[bytes]:
+        return await self.watch(ticket, filter, cursor)
+
+    def admit_forwarded(self, token: str) -> None:
+        """Everybody may reach a service."""
+
     async def _endless(self) -> AsyncIterator[bytes]:
         try:
             while True:

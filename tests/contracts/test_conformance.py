@@ -40,6 +40,8 @@ NON_STRICT = 2
 class Echo:
     """Sends back what it gets, through the connection's own queue."""
 
+    subprotocol = None
+
     def __init__(self, connection: websocket.Connection) -> None:
         self._connection = connection
 

@@ -32,10 +32,12 @@ async def test_the_connect_reply(edge: Running) -> None:
         reply = await one.ask(command(7, "connect", token=token(), name="js", data={"any": 1}, subs={}))
         assert reply["id"] == 7
         result = reply["connect"]
-        assert result.keys() == {"client", "version", "ping", "pong"}
+        assert result.keys() == {"client", "version", "ping", "pong", "expires", "ttl"}
         assert result["client"]
         assert result["version"], "an SDK refuses an empty version"
         assert (result["ping"], result["pong"]) == (25, True)
+        assert result["expires"] is True
+        assert 3590 <= result["ttl"] <= 3600, "the SDK gets another token then"
 
 
 async def test_results_carry_their_key_and_leave_out_what_is_empty(edge: Running) -> None:
@@ -128,8 +130,8 @@ REFUSED: dict[str, tuple[str | dict[str, Any], int, str]] = {
     "presence": (command(2, "presence", channel=ROOM), 108, ""),
     "presence of a filter": (command(2, "presence", channel="rooms/#"), 108, ""),
     "presence_stats": (command(2, "presence_stats", channel=ROOM), 108, ""),
-    "history": (command(2, "history", channel=ROOM, limit=10), 108, ""),
-    "refresh": (command(2, "refresh", token="x"), 108, ""),
+    "history of what is not kept": (command(2, "history", channel="rooms/1/typing", limit=10), 108, "history"),
+    "refresh without a token": (command(2, "refresh"), 107, "token"),
     "sub_refresh": (command(2, "sub_refresh", channel=ROOM, token="x"), 108, ""),
     "an unknown rpc": (command(2, "rpc", method="levitate", data={}), 104, "levitate"),
     "an rpc without its argument": (command(2, "rpc", method="publish"), 107, "argument"),

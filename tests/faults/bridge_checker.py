@@ -24,6 +24,8 @@ class Story(msgspec.Struct, frozen=True):
     seen: Sequence[Reading] = ()
     #: What the broker forgot in a crash: it may be missing, and nothing else may.
     forgotten: Iterable[tuple[str, int]] = ()
+    #: How often a device may be sent again what it had, from some event on: once for each fault. None: as often as.
+    returns: int | None = None
 
 
 def complaints(story: Story) -> set[str]:
@@ -41,6 +43,8 @@ def complaints(story: Story) -> set[str]:
         found.add("one id for two")
     if _firsts_out_of_order(story.stored):
         found.add("order")
+    if story.returns is not None and max(returns(story.stored).values(), default=0) > story.returns:
+        found.add("sent again and again")
     if story.seen:
         if {one.id for one in story.seen} != {one.id for one in story.stored}:
             found.add("seen otherwise")
@@ -52,6 +56,16 @@ def complaints(story: Story) -> set[str]:
 def doubles(readings: Sequence[Reading]) -> int:
     """How many entries are there again, with the id that they had."""
     return len(readings) - len({(one.device, one.seq, one.id) for one in readings})
+
+
+def returns(readings: Sequence[Reading]) -> dict[str, int]:
+    """How often each device's count went back."""
+    found: dict[str, int] = {}
+    newest: dict[str, int] = {}
+    for one in readings:
+        found[one.device] = found.get(one.device, 0) + (one.seq <= newest.get(one.device, -1))
+        newest[one.device] = one.seq
+    return found
 
 
 def _firsts_out_of_order(readings: Sequence[Reading]) -> bool:

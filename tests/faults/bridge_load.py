@@ -12,16 +12,19 @@ import mqtt5
 
 from gateway.adapters.child import Server
 from gateway.adapters.log import Log
-from gateway.adapters.mqtt import MqttClient
+from gateway.adapters.mqtt import Message, MqttClient
 from gateway.core.declared import Declared
-from gateway.errors import Unavailable
-from tests.bridges import options
+from gateway.core.event import Draft, Event
+from gateway.errors import GatewayError, Unavailable
+from tests.bridges import COMMANDS, GROUP, options
 from tests.faults.bridge_checker import Reading, Story
 from tests.faults.proxy import Proxy
 from tests.gateways import TOPICS, app_logs
 from tests.servers import eventually
 
 DEVICES = [f"d{n}" for n in range(10)]
+#: What comes up and what goes down.
+BOTH = (*TOPICS, COMMANDS)
 #: No load of these tests is longer, whatever happens.
 MOST = 2_000
 
@@ -77,9 +80,96 @@ class Load:
             await asyncio.sleep(0.01)
 
 
+class Commands:
+    """Ten devices are sent commands that count, by way of the log. ``sent``: appended; ``got``: what devices received.
+
+    The devices are one client that the broker keeps a session for, so what it misses is the broker's or the bridge's.
+    """
+
+    def __init__(self, broker: Server, log: Log) -> None:
+        self.sent: list[tuple[str, int]] = []
+        self.got: list[Reading] = []
+        self._known: set[Reading] = set()
+        self._log = log
+        self._declared = Declared(BOTH)
+        self._client = MqttClient(options(broker, client_id="devices"), (COMMANDS.filter,), self._take)
+        self._seq = 0
+        self._tasks: list[asyncio.Task[None]] = []
+        self._stop = False
+
+    async def __aenter__(self) -> Commands:
+        self._tasks.append(asyncio.create_task(self._log.run(), name="log of the commands"))
+        await self._client.__aenter__()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.settle()
+        await self._client.__aexit__(None, None, None)
+        self._tasks[0].cancel()
+        await asyncio.wait(self._tasks)
+
+    async def begun(self) -> bool:
+        """Whether the bridge has its cursors: what is appended before them is not sent."""
+        groups = [await self._log.groups.names(name) for name in self._declared.partitions("devices")]
+        return all(GROUP in names for names in groups)
+
+    async def passed(self) -> bool:
+        """Whether the cursors say that everything left."""
+        states = [await self._log.groups.ask(name, GROUP) for name in self._declared.partitions("devices")]
+        return all(state.cursor == state.top for state in states)
+
+    async def rounds(self, count: int) -> None:
+        for _ in range(count):
+            seq, self._seq = self._seq, self._seq + 1
+            for device in DEVICES:
+                found = self._declared.find(f"devices/{device}/commands/count")
+                event = Event(f"devices/{device}/commands/count", b'{"seq":%d}' % seq, f"c-{device}-{seq}")
+                (answer,) = await self._log.append(found.partition, [Draft(event, found.key)], patient=True)
+                if isinstance(answer, GatewayError):
+                    raise answer
+                self.sent.append((device, seq))
+
+    def pour(self) -> None:
+        self._stop = False
+        self._tasks.append(asyncio.create_task(self._pour(), name="commands"))
+
+    async def settle(self) -> None:
+        """Send no more."""
+        self._stop = True
+        if self._tasks[1:]:
+            await asyncio.wait(self._tasks[1:])
+
+    async def arrived(self, count: int) -> None:
+        """Wait until devices have got so many more messages than now."""
+        there = len(self.got)
+        await eventually(lambda: len(self.got) >= there + count, within=60)
+
+    async def story(self, *, returns: int, forgotten: Iterable[tuple[str, int]] = ()) -> Story:
+        """What became of the commands, after a last round that has arrived."""
+        await self.settle()
+        await self.rounds(1)
+        last = set(self.sent[-len(DEVICES) :])
+        await eventually(lambda: last <= {(one.device, one.seq) for one in self.got}, within=60)
+        return Story(self.sent, self.got, forgotten=forgotten, returns=returns)
+
+    async def _pour(self) -> None:
+        while not self._stop and self._seq < MOST:
+            await self.rounds(1)
+            await asyncio.sleep(0.01)
+
+    def _take(self, messages: list[Message]) -> None:
+        for message in messages:
+            one = _reading(message.topic, json.loads(message.payload), dict(message.user_properties)["gw-id"])
+            # Sent again by the broker because our acknowledgement was lost: nothing that the bridge did.
+            if not message.dup or one not in self._known:
+                self.got.append(one)
+                self._known.add(one)
+            self._client.ack(message)
+
+
 @asynccontextmanager
 async def reading(log_url: str) -> AsyncIterator[Log]:
-    log = await Log.open(log_url, app_logs(TOPICS))
+    log = await Log.open(log_url, app_logs(BOTH))
     try:
         yield log
     finally:
@@ -90,6 +180,8 @@ async def stored(log: Log) -> list[Reading]:
     found = []
     for partition in Declared(TOPICS).partitions("devices"):
         for record in await log.recent_deliveries(partition, 10 * MOST):
+            if not record.event.topic.endswith("/telemetry"):
+                continue
             found.append(_reading(record.event.topic, json.loads(record.event.data), record.event.id))
     return found
 
@@ -155,13 +247,21 @@ class Wiretap(Proxy):
         """The readings whose PUBACK left the bridge."""
         found: set[tuple[str, int]] = set()
         for there, back in self.said:
-            delivered = {
-                p.packet_id: (p.topic.split("/")[1], json.loads(p.payload)["seq"])
-                for p in _packets(back)
-                if isinstance(p, mqtt5.PublishPacket)
-            }
-            found |= {delivered[p.packet_id] for p in _packets(there) if isinstance(p, mqtt5.PubAckPacket)}
+            found |= _answered(back, there)
         return found
+
+    def taken(self) -> set[tuple[str, int]]:
+        """The commands that the broker acknowledged to the bridge."""
+        return set[tuple[str, int]]().union(*(_answered(there, back) for there, back in self.said))
+
+
+def _answered(publishes: bytearray, answers: bytearray) -> set[tuple[str, int]]:
+    published = {
+        p.packet_id: (p.topic.split("/")[1], json.loads(p.payload)["seq"])
+        for p in packets(publishes)
+        if isinstance(p, mqtt5.PublishPacket)
+    }
+    return {published[p.packet_id] for p in packets(answers) if isinstance(p, mqtt5.PubAckPacket)}
 
 
 class _Kept:
@@ -184,7 +284,7 @@ class _KeptWriter:
         self._writer.write(data)
 
 
-def _packets(data: bytearray) -> Iterable[mqtt5.Packet]:
+def packets(data: bytearray) -> Iterable[mqtt5.Packet]:
     view = memoryview(bytes(data))
     while view:
         try:

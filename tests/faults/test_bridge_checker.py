@@ -7,7 +7,7 @@ from collections.abc import Callable
 import msgspec
 import pytest
 
-from tests.faults.bridge_checker import Reading, Story, complaints, doubles
+from tests.faults.bridge_checker import Reading, Story, complaints, doubles, returns
 
 SENT = [(device, seq) for seq in range(6) for device in ("a", "b")]
 STORED = [Reading(device, seq, f"{device}{seq}") for device, seq in SENT]
@@ -48,3 +48,11 @@ def test_nothing_is_found_where_nothing_is() -> None:
     assert (complaints(msgspec.structs.replace(GOOD, stored=again)), doubles(again)) == (set(), 1)
     short = msgspec.structs.replace(GOOD, stored=STORED[:-1], seen=(), forgotten=[("b", 5)])
     assert complaints(short) == set()
+
+
+def test_a_device_that_is_sent_everything_twice_is_found() -> None:
+    twice = [one for reading in STORED for one in (reading, reading)]
+    assert returns(twice) == {"a": 6, "b": 6}
+    assert returns([*STORED[:8], *STORED[4:]]) == {"a": 1, "b": 1}
+    assert complaints(msgspec.structs.replace(GOOD, stored=twice, seen=(), returns=1)) == {"sent again and again"}
+    assert complaints(msgspec.structs.replace(GOOD, stored=[*STORED[:8], *STORED[4:]], seen=(), returns=1)) == set()

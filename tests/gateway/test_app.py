@@ -99,6 +99,11 @@ def test_topics_of_python_and_toml_are_declared_together(tmp_path: Path) -> None
             [PLANT],
             ["topics 'plant/{line}/speed' (mqtt in) and 'plant/#' (mqtt out) overlap"],
         ),
+        (
+            '[[topics]]\npattern = "a/b"\nmqtt = "out"\nephemeral = true',
+            [],
+            ["gateway.toml:1: topics[0]: 'a/b' is ephemeral and has mqtt = \"out\", but what leaves is read"],
+        ),
     ],
 )
 def test_what_cannot_be_declared_together_is_refused_with_its_place(

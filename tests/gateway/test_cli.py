@@ -320,9 +320,12 @@ def test_check_warns_of_topics_that_no_device_may_write(alone: Place) -> None:
     )
 
 
-def test_check_refuses_what_nothing_carries_yet(alone: Place) -> None:
-    alone.write('[[topics]]\npattern = "plant/#"\nmqtt = "out"\n')
-    assert alone.fails("check") == "error: topic 'plant/#': mqtt = \"out\" is not offered yet; leave mqtt out"
+def test_check_warns_of_topics_that_no_device_may_read(alone: Place) -> None:
+    alone.write('[[topics]]\npattern = "plant/{line}"\nmqtt = "out"\nread = ["user"]\n')
+    assert alone.ok("check").splitlines()[1] == (
+        "warning: topic 'plant/{line}' has mqtt = \"out\", but no device may read it: "
+        'add "device" or "device:{name}" to its read'
+    )
 
 
 def test_a_typing_mistake_is_no_service_link(alone: Place) -> None:

@@ -11,7 +11,7 @@ from gateway.cli.shown import shown
 from gateway.core.declared import Declared, Topic
 from gateway.core.mapping import Rule, TopicMap
 from gateway.logs import Line
-from gateway.up import rights, unwritable
+from gateway.up import rights, unreadable, unwritable
 
 
 def test_an_event_cannot_move_the_cursor() -> None:
@@ -50,6 +50,30 @@ def test_devices_get_the_rights_that_are_declared() -> None:
         "user x",
         "topic write greenhouse/+/humidity",
     ]
+
+
+def test_devices_may_read_what_leaves_for_them() -> None:
+    declared = Declared(
+        [
+            Topic(pattern="sensors/{site}/{device}/down", mqtt="out", read=("device:{device}", "user")),
+            Topic(pattern="sensors/{site}/{device}/told", read=("device:{device}",)),
+            Topic(pattern="gates/pump-7", mqtt="out", write=("device:pump-7",), read=("device:pump-7",)),
+            Topic(pattern="alarms/#", mqtt="out", read=("device",)),
+            Topic(pattern="news/#", mqtt="out", read=("anyone",)),
+            Topic(pattern="bills/#", mqtt="out", read=("user",)),
+            Topic(pattern="devices/{device}/commands/{name}", mqtt="out", read=("operator",)),
+        ]
+    )
+    assert rights(declared, TopicMap([]), ["pump-7", "x"]) == [
+        "pattern read sensors/+/%u/down",
+        "pattern read news/#",
+        "user pump-7",
+        "topic read alarms/#",
+        "topic read gates/pump-7",
+        "user x",
+        "topic read alarms/#",
+    ]
+    assert unreadable(declared) == ["bills/#"]
 
 
 def test_a_log_record_is_one_line_without_passwords() -> None:

@@ -159,10 +159,15 @@ def _running(pid: int) -> bool:
 
 
 def test_the_operators_broker_and_the_embedded_one_agree(tmp_path: Path) -> None:
-    # Where they differ, each for its reason: the operator's has no anonymous clients and its own paths.
+    # Where they differ, each for its reason: the operator's has no anonymous clients, its own paths, and TLS.
     differ = {
         "user",
         "listener",
+        "protocol",
+        "certfile",
+        "keyfile",
+        "tls_version",
+        "max_connections",
         "allow_anonymous",
         "use_username_as_clientid",
         "password_file",

@@ -265,6 +265,43 @@ async def test_goodbye_comes_after_the_last_acknowledgement() -> None:
     assert [type(packet) for packet in script.read[-2:]] == [mqtt5.PubAckPacket, mqtt5.DisconnectPacket]
 
 
+async def test_an_abandoned_connection_ends_without_a_word() -> None:
+    async with peer() as script:
+        bridge = Bridge(script)
+        async with bridge.client:
+            script.write(publish(1))
+            await eventually(lambda: bridge.batches)
+            bridge.client.ack(bridge.batches[0][0])
+            bridge.client.abandon()
+            with pytest.raises(Unavailable, match="has ended"):  # before its owner has heard of it
+                bridge.client.publish("a", b"x")
+            await eventually(lambda: len(script.writers) == 2)
+            before = [type(packet) for packet in script.read]
+    assert mqtt5.PubAckPacket not in before
+    assert mqtt5.DisconnectPacket not in before
+
+
+async def test_nobody_connects_without_a_permit() -> None:
+    async with peer() as script:
+        bridge, permits = Bridge(script), asyncio.Semaphore(0)
+
+        async def permit() -> None:
+            await permits.acquire()
+
+        bridge.client._permit = permit
+        running = asyncio.create_task(bridge.client.run(), name="client")
+        permits.release()
+        await bridge.client.ready()
+        bridge.client.abandon()
+        await eventually(lambda: bridge.losses and not bridge.client.connected)
+        assert bridge.client.number == len(script.writers) == 1
+        permits.release()
+        await bridge.client.ready()
+        assert bridge.client.number == len(script.writers) == 2
+        running.cancel()
+        await asyncio.wait([running])
+
+
 @pytest.mark.parametrize("url", ["http://127.0.0.1", "127.0.0.1:1883", "mqtt://", "mqtt://host:99999"])
 async def test_a_url_that_is_no_broker(url: str) -> None:
     with pytest.raises(Misconfigured, match="mqtt://host:port"):

@@ -26,7 +26,7 @@ HEADER = {"alg": "HS256", "typ": "JWT"}
 
 @pytest.fixture
 def verifier(tmp_path: Path) -> Callable[..., Verifier]:
-    def make(**tokens: str) -> Verifier:
+    def make(**tokens: Any) -> Verifier:
         path = tmp_path / "secret"
         path.write_bytes(SECRET + b"\n")
         path.chmod(0o600)
@@ -126,6 +126,14 @@ REFUSED = {
     "nbf false": (signed(claims(nbf=False)), "nbf is no time"),
     "iat in the future": (signed(claims(iat=NOW + 31)), "iat lies in the future"),
     "iat a text": (signed(claims(iat="now")), "iat is no time"),
+    "exp in two years": (signed(claims(exp=NOW + 2 * limits.TOKEN_LIFE)), "lasts longer than 366 days"),
+    "jti a number": (signed(claims(jti=7)), "jti is no short text"),
+    "jti too long": (signed(claims(jti="j" * 129)), "jti is no short text"),
+    "a key inside": (signed(GOOD, {**HEADER, "x5u": "https://localhost/"}), "header has 'x5u'"),
+    "crit alone": (signed(GOOD, {**HEADER, "crit": []}), "header has 'crit'"),
+    "role device": (signed(claims(role="device")), "vouches for no device"),
+    "role service": (signed(claims(role="service")), "vouches for no service"),
+    "role anonymous": (signed(claims(role="anonymous")), "role is unknown"),
     "role unknown": (signed(claims(role="admin")), "role is unknown"),
     "role a list": (signed(claims(role=["operator"])), "role is unknown"),
     "role true": (signed(claims(role=True)), "role is unknown"),
@@ -170,7 +178,8 @@ def test_an_honest_token_names_its_bearer(token: str, grant: Grant | None, verif
         with pytest.raises(TokenExpired):
             verifier().verify(token, NOW)
     else:
-        assert verifier().verify(token, NOW) == grant
+        found = verifier().verify(token, NOW)
+        assert (found.principal, found.expires, found.key) == (grant.principal, grant.expires, "development")
 
 
 def test_a_token_ends_in_the_second_of_its_exp(verifier: Callable[..., Verifier]) -> None:
@@ -200,7 +209,10 @@ def test_a_configured_issuer_must_be_that_of_the_token(verifier: Callable[..., V
 @pytest.mark.parametrize("who", [Principal("user", "alice"), Principal("operator", "root")])
 def test_what_we_issue_we_accept(who: Principal, verifier: Callable[..., Verifier]) -> None:
     token = issue(SECRET, who, 60, NOW, audience="gateway", issuer="us")
-    assert verifier(audience="gateway", issuer="us").verify(token, NOW) == Grant(who, NOW + 60)
+    ours = verifier(audience="gateway", issuer="us")
+    assert ours.verify(token, NOW) == Grant(who, NOW + 60, "development", "", NOW)
+    named = issue(SECRET, who, 60, NOW, audience="gateway", issuer="us", jti="j-1")
+    assert ours.verify(named, NOW).jti == "j-1"
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,8 @@ from centrifuge.contexts import (
     ConnectingContext,
     DisconnectedContext,
     ErrorContext,
+    JoinContext,
+    LeaveContext,
     PublicationContext,
     SubscribedContext,
     SubscribingContext,
@@ -59,10 +61,11 @@ class Sdk:
             pytest.fail(f"{found} of {count} {event!r} on {channel}; the last it said: {str(self.said[-8:])[:2_000]}")
         return self.heard(event, channel)
 
-    async def connect(self, url: str, token: str) -> None:
+    async def connect(self, url: str, token: str, fresh: Sequence[str] = ()) -> None:
+        """Connect; with ``fresh`` the SDK asks its application for a token when one is over: these, in turn."""
         raise NotImplementedError
 
-    async def subscribe(self, channel: str, states: Sequence[Said] = ()) -> None:
+    async def subscribe(self, channel: str, states: Sequence[Said] = (), *, join_leave: bool = False) -> None:
         """Subscribe; with ``states`` the SDK asks for its position, one after the other, and wants error 112."""
         raise NotImplementedError
 
@@ -77,6 +80,14 @@ class Sdk:
         raise NotImplementedError
 
     async def rpc(self, method: str, data: Any) -> Any:
+        raise NotImplementedError
+
+    async def history(self, channel: str, limit: int, *, reverse: bool = False) -> Said:
+        """Payloads as ``data``, and the position."""
+        raise NotImplementedError
+
+    async def presence(self, channel: str) -> Said:
+        """The ``users``, sorted, and how many ``clients`` and ``people``."""
         raise NotImplementedError
 
 
@@ -110,8 +121,14 @@ class _ClientEvents(centrifuge.ClientEventHandler):  # type: ignore[misc]  # the
 
 
 class _SubscriptionEvents(centrifuge.SubscriptionEventHandler):  # type: ignore[misc]  # the SDK ships no types
-    def __init__(self, sdk: Sdk, channel: str) -> None:
-        self._hear, self._channel = sdk.hear, channel
+    def __init__(self, sdk: PythonSdk, channel: str) -> None:
+        self._hear, self._channel, self._unpacked = sdk.hear, channel, sdk.unpacked
+
+    async def on_join(self, ctx: JoinContext) -> None:
+        self._hear("join", channel=self._channel, user=ctx.info.user)
+
+    async def on_leave(self, ctx: LeaveContext) -> None:
+        self._hear("leave", channel=self._channel, user=ctx.info.user)
 
     async def on_subscribing(self, ctx: SubscribingContext) -> None:
         self._hear("subscribing", channel=self._channel, code=ctx.code, reason=ctx.reason)
@@ -136,29 +153,46 @@ class _SubscriptionEvents(centrifuge.SubscriptionEventHandler):  # type: ignore[
 
     async def on_publication(self, ctx: PublicationContext) -> None:
         pub = ctx.pub
-        self._hear("publication", channel=self._channel, data=pub.data, tags=pub.tags, offset=pub.offset)
+        self._hear(
+            "publication", channel=self._channel, data=self._unpacked(pub.data), tags=pub.tags, offset=pub.offset
+        )
 
 
 class PythonSdk(Sdk):
     """centrifuge-python in our own loop."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, protobuf: bool) -> None:
         super().__init__()
         self._client: Any = None
         self._subscriptions: dict[str, Any] = {}
+        self._protobuf = protobuf
 
-    async def connect(self, url: str, token: str) -> None:
+    def packed(self, data: Any) -> Any:
+        return json.dumps(data).encode() if self._protobuf else data
+
+    def unpacked(self, data: Any) -> Any:
+        return json.loads(data) if self._protobuf else data
+
+    async def connect(self, url: str, token: str, fresh: Sequence[str] = ()) -> None:
+        left = list(fresh)
+
+        async def get_token() -> str:
+            self.hear("get_token")
+            return left.pop(0)
+
         self._client = centrifuge.Client(
             url,
             events=_ClientEvents(self),
             token=token,
+            get_token=get_token if fresh else None,
             min_reconnect_delay=0.05,
             max_reconnect_delay=0.5,
             proxy=None,
+            use_protobuf=self._protobuf,
         )
         await self._client.connect()
 
-    async def subscribe(self, channel: str, states: Sequence[Said] = ()) -> None:
+    async def subscribe(self, channel: str, states: Sequence[Said] = (), *, join_leave: bool = False) -> None:
         sub = self._subscriptions.get(channel)
         if sub is None:
             sub = self._subscriptions[channel] = self._client.new_subscription(
@@ -167,6 +201,7 @@ class PythonSdk(Sdk):
                 min_resubscribe_delay=0.05,
                 max_resubscribe_delay=0.5,
                 get_state=self._states(states) if states else None,
+                join_leave=join_leave,
             )
         await sub.subscribe()
 
@@ -191,15 +226,26 @@ class PythonSdk(Sdk):
 
     async def publish(self, channel: str, data: Any) -> None:
         try:
-            await self._client.publish(channel, data)
+            await self._client.publish(channel, self.packed(data))
         except centrifuge.ReplyError as error:
             raise SdkError(error.code, error.message) from None
 
     async def rpc(self, method: str, data: Any) -> Any:
         try:
-            return (await self._client.rpc(method, data)).data
+            return self.unpacked((await self._client.rpc(method, self.packed(data))).data)
         except centrifuge.ReplyError as error:
             raise SdkError(error.code, error.message) from None
+
+    async def history(self, channel: str, limit: int, *, reverse: bool = False) -> Said:
+        found = await self._subscriptions[channel].history(limit=limit, reverse=reverse)
+        data = [self.unpacked(pub.data) for pub in found.publications]
+        return {"data": data, "offset": found.offset, "epoch": found.epoch}
+
+    async def presence(self, channel: str) -> Said:
+        there = await self._subscriptions[channel].presence()
+        stats = await self._subscriptions[channel].presence_stats()
+        users = sorted(info.user for info in there.clients.values())
+        return {"users": users, "clients": stats.num_clients, "people": stats.num_users}
 
     async def close(self) -> None:
         if self._client is not None:
@@ -207,8 +253,8 @@ class PythonSdk(Sdk):
 
 
 @asynccontextmanager
-async def python_sdk() -> AsyncIterator[Sdk]:
-    sdk = PythonSdk()
+async def python_sdk(*, protobuf: bool = False) -> AsyncIterator[Sdk]:
+    sdk = PythonSdk(protobuf=protobuf)
     try:
         yield sdk
     finally:
@@ -246,11 +292,11 @@ class JavaScriptSdk(Sdk):
         async with asyncio.timeout(40):
             return await answer
 
-    async def connect(self, url: str, token: str) -> None:
-        await self._do("connect", url=url, token=token)
+    async def connect(self, url: str, token: str, fresh: Sequence[str] = ()) -> None:
+        await self._do("connect", url=url, token=token, fresh=list(fresh))
 
-    async def subscribe(self, channel: str, states: Sequence[Said] = ()) -> None:
-        await self._do("subscribe", channel=channel, states=list(states) or None)
+    async def subscribe(self, channel: str, states: Sequence[Said] = (), *, join_leave: bool = False) -> None:
+        await self._do("subscribe", channel=channel, states=list(states) or None, joinLeave=join_leave)
 
     async def unsubscribe(self, channel: str) -> None:
         await self._do("unsubscribe", channel=channel)
@@ -263,6 +309,14 @@ class JavaScriptSdk(Sdk):
 
     async def rpc(self, method: str, data: Any) -> Any:
         return await self._do("rpc", method=method, data=data)
+
+    async def history(self, channel: str, limit: int, *, reverse: bool = False) -> Said:
+        found: Said = await self._do("history", channel=channel, limit=limit, reverse=reverse)
+        return found
+
+    async def presence(self, channel: str) -> Said:
+        found: Said = await self._do("presence", channel=channel)
+        return found
 
 
 def _node() -> str:
@@ -287,9 +341,14 @@ def _node() -> str:
 
 
 @asynccontextmanager
-async def javascript_sdk() -> AsyncIterator[Sdk]:
+async def javascript_sdk(*, protobuf: bool = False) -> AsyncIterator[Sdk]:
     node = await asyncio.create_subprocess_exec(
-        _node(), str(_DRIVER), stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, limit=16 * 1024 * 1024
+        _node(),
+        str(_DRIVER),
+        "protobuf" if protobuf else "json",
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        limit=16 * 1024 * 1024,
     )
     sdk = JavaScriptSdk(node)
     try:

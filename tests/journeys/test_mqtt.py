@@ -110,8 +110,8 @@ async def test_the_acknowledgement_waits_for_the_append(broker: Server, fresh_lo
         with device(broker) as pump:
             await pump.publish(TELEMETRY, *(b"%d" % n for n in range(5)))
             await eventually(lambda: value(bridge, "gateway_mqtt_received_total") == 5)
-            assert bridge._client is not None
-            await bridge._client.publish("try/mark", b"")  # answered: the broker has read all that we sent
+            assert bridge.client is not None
+            await bridge.client.publish("try/mark", b"")  # answered: the broker has read all that we sent
             assert pubacks(relay.sent[0]) == 0
             step("five readings are with the bridge, and none is acknowledged")
         os.kill(server.pid, signal.SIGCONT)
@@ -216,11 +216,12 @@ async def test_the_broker_keeps_what_the_log_cannot_take(broker: Server, fresh_l
         step("the log server is gone")
         with device(broker) as pump:
             await pump.publish(TELEMETRY, *(b"%d" % n for n in range(500)))
-        assert bridge._client is not None
+        assert bridge.client is not None
         await eventually(lambda: value(bridge, "gateway_mqtt_received_total") >= window)
         if broker.name == "mosquitto":
-            await bridge._client.publish("try/mark", b"")  # answered: it has sent us all that it wants to
-        held = sum(map(len, bridge._waiting.values()))
+            await bridge.client.publish("try/mark", b"")  # answered: it has sent us all that it wants to
+        assert bridge.inbound is not None
+        held = sum(map(len, bridge.inbound.waiting.values()))
         # rumqttd ignores Receive Maximum: what it sends beyond it is not read, not even its answer to the mark.
         assert held <= window + 1
         assert value(bridge, "gateway_mqtt_received_total") <= window + 1

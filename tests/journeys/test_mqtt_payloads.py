@@ -91,7 +91,7 @@ async def test_strays_are_sampled_and_counted(broker: Server, log_server: str) -
         await eventually(lambda: value(bridge, "gateway_mqtt_received_total") >= 101)
         assert value(bridge, "gateway_mqtt_rejected_total", reason="undeclared") == 100
         letters = await buried(bridge.log, "gateway.0")
-        assert len(letters) + bridge._sample.left_out == 100
+        assert len(letters) + bridge.left_out == 100
         assert limits.STRAYS_PER_SECOND <= len(letters) < 100
         assert {(one.topic, one.reason) for one in letters} == {("devices/x/nothing", "undeclared")}
         # And what passes both filters came once.

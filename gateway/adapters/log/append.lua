@@ -5,14 +5,16 @@
 -- KEYS[3] {p}:heads    key -> offset of its newest event: read, write
 -- KEYS[4] {p}:last     topic -> last value: read, write
 -- KEYS[5] {p}:idem     topic NUL idempotency -> "hash position id": read, write
--- ARGV[1] bound on topics in :last; then of each event eight:
+-- KEYS[6] {p}:fence:<name>  of a bridge: read; absent for others
+-- ARGV[1] bound on topics in :last, ARGV[2] term of the bridge | ''; then of each event eight:
 --   topic, id, data, meta, key ('' = topic), 'r' retained | 'R' retained and replayed | '', idempotency, body hash
--- Returns 'STALE' (open an epoch, send again), or {epoch, answer of each event}:
+-- Returns 'STALE' (open an epoch, send again), 'FENCED' (a bridge that was replaced: nothing is done), or {epoch, answer of each event}:
 --   offset | {'duplicate', position, id} | {'reused'} | {'full'}
 local known = redis.call('HMGET', KEYS[2], 'replid', 'current')
 if known[1] ~= string.match(redis.call('INFO', 'replication'), 'master_replid:(%w+)') then
   return 'STALE'
 end
+if ARGV[2] ~= '' and redis.call('GET', KEYS[6]) ~= ARGV[2] then return 'FENCED' end
 local epoch = known[2]
 local auto, cut = epoch .. '-*', #epoch + 2
 local heads, answers = {}, {epoch}
@@ -41,7 +43,7 @@ local function before(topic, data, retain, field, hash)
   return nil
 end
 
-for i = 2, #ARGV, 8 do
+for i = 3, #ARGV, 8 do
   local topic, id, data, meta, retain, idem = ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3], ARGV[i + 5], ARGV[i + 6]
   local field = idem ~= '' and topic .. '\0' .. idem
   local answer = (field or retain ~= '') and before(topic, data, retain, field, ARGV[i + 7])

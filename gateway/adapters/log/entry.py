@@ -6,7 +6,7 @@ import hashlib
 import logging
 import zlib
 from collections.abc import Sequence
-from typing import TypeAlias, cast
+from typing import Literal, TypeAlias, cast
 
 import msgspec
 
@@ -27,6 +27,16 @@ class Control(msgspec.Struct, frozen=True, gc=False):
     """An entry for readers, not for watchers: an epoch begins here."""
 
     at: Position
+
+
+class Moved(msgspec.Struct, frozen=True, gc=False):
+    """An entry of the live stream: a user came to a topic, or has left it."""
+
+    at: Position
+    what: Literal["join", "leave"]
+    topic: str
+    client: str
+    user: str
 
 
 class Corrupt(msgspec.Struct, frozen=True, gc=False):
@@ -73,7 +83,7 @@ def weight(draft: Draft) -> int:
     return len(draft.event.data) + 200
 
 
-def read(partition: Partition, reply: Reply) -> Record | Control | Corrupt:
+def read(partition: Partition, reply: Reply) -> Record | Control | Moved | Corrupt:
     """An entry as XRANGE and XREAD give it: ``[id, [name, value, …]]``."""
     id, raw = cast("tuple[bytes, list[bytes] | None]", reply)
     at = position(id)
@@ -81,6 +91,9 @@ def read(partition: Partition, reply: Reply) -> Record | Control | Corrupt:
     try:
         if fields[0] == b"ctl":
             return Control(at)
+        if fields[0] == b"presence":
+            topic, client, user = fields[3].decode(), fields[5].decode(), fields[7].decode()
+            return Moved(at, "join" if fields[1] == b"join" else "leave", topic, client, user)
         # Ours have one order, so no dict is needed; another order is another writer.
         if fields[0] != b"topic" or fields[2] != b"id" or fields[4] != b"data" or fields[8] != b"meta":
             return _corrupt(at, "foreign")

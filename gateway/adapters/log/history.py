@@ -9,7 +9,7 @@ import msgspec
 
 from gateway import limits
 from gateway.adapters.log import entry, epochs
-from gateway.adapters.log.entry import Control, Corrupt
+from gateway.adapters.log.entry import Control, Corrupt, Moved
 from gateway.adapters.log.keys import Counters, log_key, part, parts
 from gateway.adapters.log.link import WALK, Link, good
 from gateway.adapters.log.resp import Reply, last_id, pack
@@ -64,6 +64,12 @@ class History:
         corrupt = any(isinstance(thing, Corrupt) for thing in things)
         return Page(records, places[-1] if places else after, lost=corrupt or not whole)
 
+    async def read_back(self, partition: Partition, before: Position, count: int) -> Page:
+        """As `read`, newest first; ``lost`` is not told."""
+        reply = await self._link.ask("XREVRANGE", log_key(partition), f"({before}", "-", "COUNT", count)
+        things = [entry.read(partition, one) for one in cast("list[Reply]", reply)]
+        return Page(self._kept(things), _at(things[-1]) if things else before)
+
     async def floor(self, partition: Partition) -> int:
         """The offset before the oldest kept entry: whoever stands there or later has missed nothing that went."""
         reply = await self._link.call(
@@ -111,7 +117,7 @@ class History:
     def _records(self, partition: Partition, entries: Iterable[Reply]) -> list[Record]:
         return self._kept(entry.read(partition, one) for one in entries)
 
-    def _kept(self, things: Iterable[Record | Control | Corrupt]) -> list[Record]:
+    def _kept(self, things: Iterable[Record | Control | Moved | Corrupt]) -> list[Record]:
         records = []
         for thing in things:
             if isinstance(thing, Record):
@@ -121,5 +127,5 @@ class History:
         return records
 
 
-def _at(thing: Record | Control | Corrupt) -> Position:
+def _at(thing: Record | Control | Moved | Corrupt) -> Position:
     return Position(thing.epoch, thing.offset) if isinstance(thing, Record) else thing.at

@@ -10,16 +10,21 @@ from typing import Literal
 from gateway import limits
 from gateway.adapters.log import dead as letters
 from gateway.adapters.log import epochs, promises
+from gateway.adapters.log.bridge_lease import BridgeLease, fence, fence_key
+from gateway.adapters.log.control import Control
 from gateway.adapters.log.dead import DeadLetter
+from gateway.adapters.log.edges import Edges
 from gateway.adapters.log.entry import checked
 from gateway.adapters.log.group import Groups
 from gateway.adapters.log.history import History, Page, Walk
 from gateway.adapters.log.keys import AppLog, Counters, part
 from gateway.adapters.log.link import Link, address
+from gateway.adapters.log.presence import Presence
 from gateway.adapters.log.promises import Health
 from gateway.adapters.log.replies import Replies
 from gateway.adapters.log.resp import Wire
 from gateway.adapters.log.tail import Tail
+from gateway.adapters.log.tickets import Tickets
 from gateway.adapters.log.trim import Trimmer
 from gateway.adapters.log.writer import Writer
 from gateway.core.event import Appended, Draft, Event, Partition, Position, Record
@@ -63,6 +68,13 @@ class Log:
             gateway,
             lambda partition: self._app(partition).retention,
         )
+        #: The edge processes that live.
+        self.edges = Edges(self._reads, gateway)
+        #: Who watches which topic, where that is declared.
+        self.presence = Presence(lambda partition: self._writes[self._app(partition).app])
+        #: What every edge must hear, revocations among it.
+        self.control = Control(self._reads, lambda: Link(self._to), gateway)
+        self.tickets = Tickets(self._reads, gateway)
         self._tails: list[Tail] = []
 
     @classmethod
@@ -105,6 +117,7 @@ class Log:
         for tail in self._tails:
             await tail.close()
         await self.replies.close()
+        await self.control.close()
         for link in (self._reads, *self._writes.values()):
             await link.close()
 
@@ -175,6 +188,10 @@ class Log:
         """
         return await self._history.read(partition, after, count)
 
+    async def read_back(self, partition: Partition, before: Position, count: int) -> Page:
+        """As `read`, but what came before a position, newest first."""
+        return await self._history.read_back(partition, before, count)
+
     async def floor(self, partition: Partition) -> int:
         """The offset before the partition's oldest kept entry; a reader below it has missed what went."""
         return await self._history.floor(partition)
@@ -215,6 +232,20 @@ class Log:
     async def drop_dead(self, partition: Partition, ids: Sequence[str]) -> int:
         """Forget dead letters for good; returns how many were there."""
         return await letters.drop(self._reads, partition, ids)
+
+    def bridge_lease(self, name: str, holder: str, ttl: float) -> BridgeLease:
+        """A claim of the bridge ``name``, which is the same word for all that may serve one broker; see there."""
+        return BridgeLease(self._reads, self._gateway, name, holder, ttl)
+
+    async def fence(self, partitions: Sequence[Partition], name: str, term: int) -> None:
+        """Append to ``partitions`` as the bridge ``name`` of ``term``: nobody of an earlier term can any more.
+
+        Raises `Fenced` where a later term was here, and `Unavailable`. Of the appends after a later term's `fence`,
+        each is answered `Fenced`.
+        """
+        for partition in partitions:
+            await fence(self._writes[self._app(partition).app], partition, name, term)
+            self._writer(partition).fence(fence_key(partition, name), str(term))
 
     async def trim(self) -> int:
         """One pass over all partitions whose trimming no other process holds; returns the entries that went."""

@@ -9,7 +9,7 @@ import msgspec
 
 from gateway import limits
 from gateway.adapters.log import entry, epochs
-from gateway.adapters.log.entry import Control, Corrupt
+from gateway.adapters.log.entry import Control, Corrupt, Moved
 from gateway.adapters.log.keys import Counters, log_key, part
 from gateway.adapters.log.link import Link, backoff, good
 from gateway.adapters.log.resp import Reply, Wire, last_id, pack
@@ -26,6 +26,8 @@ class Batch(msgspec.Struct):
     live: list[Event]
     #: The partition's epochs, where a new one began: subscribers must come back with their position.
     opened: Epochs | None = None
+    #: Who came to which topic, and who left.
+    moved: list[Moved] = []
     #: Entries before ``records`` were never seen here and are gone, or entries that were seen are gone: whatever
     #: was remembered of this partition no longer joins.
     lost: bool = False
@@ -158,7 +160,8 @@ class Tail:
         if batch.opened is not None:
             batch.opened = epochs.table(good((await wire.call(epochs.ask(self._partition)))[0]))
         self.position = position
-        return batch if batch.records or batch.live or batch.lost or batch.opened is not None else None
+        news = batch.records or batch.live or batch.moved or batch.lost or batch.opened is not None
+        return batch if news else None
 
     def _take_live(self, entries: list[list[Reply]], batch: Batch) -> None:
         for one in entries:
@@ -166,8 +169,10 @@ class Tail:
             thing = self._read(one)
             if isinstance(thing, Record):
                 batch.live.append(thing.event)
+            elif isinstance(thing, Moved):
+                batch.moved.append(thing)
 
-    def _read(self, one: Reply) -> Record | Control | Corrupt:
+    def _read(self, one: Reply) -> Record | Control | Moved | Corrupt:
         thing = entry.read(self._partition, one)
         if isinstance(thing, Corrupt):
             self._counters.corrupt += 1

@@ -16,7 +16,7 @@ from gateway.adapters.log.keys import Counters, log_key, parts
 from gateway.adapters.log.link import APPEND, Link, backoff, good, missing_script
 from gateway.adapters.log.resp import Lost, Reply, Wire, pack, refusal
 from gateway.core.event import Appended, Draft, Partition, Position
-from gateway.errors import Busy, GatewayError, KeyReused, LimitReached, Unavailable
+from gateway.errors import Busy, Fenced, GatewayError, KeyReused, LimitReached, Unavailable
 
 Answer: TypeAlias = Appended | GatewayError
 
@@ -72,11 +72,15 @@ class Writer:
         self._batch: Batch = []
         #: Why the patient wait at the moment: others need not queue behind them to hear it.
         self._blocked: GatewayError | None = None
-        self._head = b"$7\r\nEVALSHA\r\n$40\r\n%b\r\n$1\r\n5\r\n" % APPEND.sha.encode() + b"".join(
-            b"$%d\r\n%b\r\n" % (len(key), key.encode()) for key in parts(partition, "epochs", "heads", "last", "idem")
-        )
-        bound = str(limits.RETAINED_TOPICS).encode()
-        self._head += b"$%d\r\n%b\r\n" % (len(bound), bound)
+        self._head, self._words = b"", 0
+        self.fence("", "")
+
+    def fence(self, key: str, term: str) -> None:
+        """From now on append only while ``key`` holds ``term``; else every answer is `Fenced`. Empty: no fence."""
+        keys = (*parts(self._partition, "epochs", "heads", "last", "idem"), *((key,) if key else ()))
+        words = ("EVALSHA", APPEND.sha, len(keys), *keys, limits.RETAINED_TOPICS, term)
+        self._words = len(words)
+        self._head = pack(*words).partition(b"\r\n")[2]
 
     async def append(self, drafts: Sequence[Draft], *, patient: bool) -> list[Answer]:
         """One answer per draft, in order: `Appended`, or the error that refused it."""
@@ -185,7 +189,7 @@ class Writer:
     async def _send(self, batch: Batch) -> list[Answer]:
         """One call of ``append.lua``; raises the typed error that refused it whole, or `Lost`."""
         drafts = [draft for _, slice_ in batch for draft in slice_]
-        command = b"*%d\r\n%b%b" % (9 + 8 * len(drafts), self._head, b"".join(map(packed, drafts)))
+        command = b"*%d\r\n%b%b" % (self._words + 8 * len(drafts), self._head, b"".join(map(packed, drafts)))
         wire = await self._link.wire()
         reply = await self._ask(wire, command)
         if missing_script(reply):
@@ -195,6 +199,8 @@ class Writer:
             # Nothing was stored. Another life of the server: its epoch first, then the same batch again.
             await epochs.keep(wire, [self._partition], self._counters)
             reply = await self._ask(wire, command)
+        if reply == b"FENCED":
+            return [Fenced(f"another bridge appends to {self._partition} now", "take the lease again")] * len(drafts)
         if isinstance(reply, hiredis.ReplyError):
             if str(reply).startswith("READONLY"):
                 self._link.drop()  # it became a replica: whoever answers at this address now is asked next

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import ssl
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from types import TracebackType
 from typing import Literal
 from urllib.parse import unquote, urlsplit
@@ -45,6 +45,10 @@ class Options(msgspec.Struct, frozen=True):
         return f"Options(client_id={self.client_id!r})"  # without the password, which url may carry too
 
 
+async def _permitted() -> None:
+    """A client whom nobody forbids to connect."""
+
+
 class MqttClient:
     """One durable MQTT 5 session that heals by itself.
 
@@ -57,7 +61,8 @@ class MqttClient:
     does not mend: credentials, a refused filter, a second client with our id. Everything else is tried again.
     ``on_connected(session_present)`` and ``on_disconnected(error)`` tell the readiness probe; the latter also comes
     for a failed attempt. ``on_new_session()`` comes before any message of a session that the broker began afresh.
-    Callbacks must not block. For the thread of one event loop.
+    ``permit()`` is awaited before each attempt to connect, and may raise what ends ``run``. Callbacks must not block.
+    For the thread of one event loop.
     """
 
     def __init__(
@@ -69,6 +74,7 @@ class MqttClient:
         on_new_session: Callable[[], None] = lambda: None,
         on_connected: Callable[[bool], None] = lambda _: None,
         on_disconnected: Callable[[GatewayError], None] = lambda _: None,
+        permit: Callable[[], Awaitable[None]] = _permitted,
         tls: ssl.SSLContext | None = None,
     ) -> None:
         parts = urlsplit(options.url)
@@ -90,6 +96,7 @@ class MqttClient:
         self._on_new_session = on_new_session
         self._on_connected = on_connected
         self._on_disconnected = on_disconnected
+        self._permit = permit
         self._connection: Connection | None = None
         self._number = 0
         self._ready = asyncio.Event()
@@ -104,6 +111,20 @@ class MqttClient:
     def max_packet(self) -> int | None:
         """The largest packet the broker takes, in bytes, as it announced; None when it named none, or is away."""
         return self._connection.max_packet if self._connection else None
+
+    @property
+    def number(self) -> int:
+        """How many connections were tried so far: another one means that what was unanswered must be sent again."""
+        return self._number
+
+    async def ready(self) -> None:
+        """Wait until it is connected and subscribed."""
+        await self._ready.wait()
+
+    def abandon(self) -> None:
+        """Cut the connection without a word, and without what waits to be written: another has the session."""
+        if self._connection is not None:
+            self._connection.abort()
 
     def ack(self, message: Message) -> None:
         """Tell the broker to forget the message; the PUBACK leaves when all before it are acknowledged too.
@@ -160,6 +181,7 @@ class MqttClient:
         """Stay connected until cancelled; then say goodbye, so that the broker keeps the session and sends no will."""
         loop, attempt = asyncio.get_running_loop(), 0
         while True:
+            await self._permit()
             began = loop.time()
             try:
                 await self._live()

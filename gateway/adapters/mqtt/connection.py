@@ -233,6 +233,8 @@ class Connection(asyncio.Protocol):
         return self._suback
 
     def publish(self, packet: Callable[[int | None], bytes], *, acknowledged: bool) -> asyncio.Future[int]:
+        if self._lost.done():  # and its owner has not heard of it yet: nobody would end this future
+            raise Unavailable("the connection has ended", "try again")
         if self._transport is None or self._transport.get_write_buffer_size() > limits.MQTT_WRITE_BYTES:
             raise Busy("the broker does not read what we send", retry_after=1.0)
         future: asyncio.Future[int] = self._loop.create_future()
@@ -294,6 +296,13 @@ class Connection(asyncio.Protocol):
             self._out.append(mqtt5.DisconnectPacket(reason_code=reason).write())
             self._flush()
         self._end(Unavailable("we closed the connection"))
+
+    def abort(self) -> None:
+        """Close at once: neither DISCONNECT nor an acknowledgement that waits is sent."""
+        self._out.clear()
+        self._end(Unavailable("we gave up the connection"))
+        if self._transport is not None:
+            self._transport.abort()
 
     def _fail(self, error: BadPacket, reason: DisconnectReasonCode) -> None:
         if not self._lost.done():

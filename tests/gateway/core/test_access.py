@@ -2,8 +2,9 @@
 
 import pytest
 
-from gateway.core.access import ANONYMOUS, KINDS, Principal, check_grants, may
-from gateway.errors import Misconfigured
+from gateway import limits
+from gateway.core.access import ANONYMOUS, KINDS, Grant, Principal, Revocation, Revoked, check_grants, may
+from gateway.errors import LimitReached, Misconfigured
 
 ALICE, OPERATOR = Principal("user", "alice"), Principal("operator", "alice")
 PUMP, ORDERS = Principal("device", "pump-7"), Principal("service", "orders")
@@ -81,3 +82,41 @@ def test_any_other_word_is_no_grant(grant: str) -> None:
 def test_a_grant_may_only_name_a_level_of_the_pattern(variables: list[str], says: str) -> None:
     with pytest.raises(Misconfigured, match=rf"names \{{device\}}, which is no level .*{says}"):
         check_grants(["device:{device}"], variables, "here")
+
+
+def test_what_was_revoked_and_what_was_not() -> None:
+    alice, bob = Principal("user", "alice"), Principal("user", "bob")
+    by_sub = Revocation("sub", "user:alice", 1_000, 2_000)
+    by_jti = Revocation("jti", "j-1", 1_000, 2_000)
+    by_key = Revocation("key", "old", 1_000, 2_000)
+    revoked = Revoked([by_sub, by_jti, by_key])
+    table = [
+        (Grant(alice, 1_500, "k", "", 999), 1_100, by_sub),
+        (Grant(alice, 1_500, "k", "", 1_000), 1_100, by_sub),  # made in the same second
+        (Grant(alice, 1_500, "k", "", 1_001), 1_100, None),  # made later: she may come again
+        (Grant(alice, 1_500, "k", "", None), 1_100, by_sub),  # does not say
+        (Grant(alice, 1_500, "k", "", 999), 2_000, None),  # over, and so is the token
+        (Grant(Principal("operator", "alice"), 1_500, "k", "", 999), 1_100, None),
+        (Grant(bob, 1_500, "k", "j-1", 1_500), 1_100, by_jti),
+        (Grant(bob, 1_500, "k", "j-2", 999), 1_100, None),
+        (Grant(bob, 1_500, "old", "j-2", 1_900), 1_950, by_key),  # whoever has the key writes any iat
+        (Grant(ANONYMOUS), 1_100, None),
+        (Grant(Principal("service", "s"), None, "api:s.1"), 1_100, None),
+    ]
+    for grant, now, expected in table:
+        assert revoked.covers(grant, now) == expected, grant
+    assert Revoked().covers(table[0][0], 1_100) is None
+
+
+def test_what_is_over_is_forgotten_and_the_rest_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "REVOCATIONS", 3)
+    revoked = Revoked(Revocation("jti", str(n), 0, 10) for n in range(3))
+    revoked.add(Revocation("jti", "2", 5, 30))  # again, for longer
+    assert len(revoked) == 3
+    revoked.add(Revocation("jti", "3", 20, 30))  # the others are over by then
+    assert len(revoked) == 2
+    revoked.add(Revocation("jti", "4", 20, 30))
+    with pytest.raises(LimitReached, match="key ring"):
+        revoked.add(Revocation("jti", "5", 20, 30))
+    # Whoever asked is told, and yet it is in force: to forget one would let somebody in.
+    assert revoked.covers(Grant(Principal("user", "a"), 25, "k", "5"), 21) is not None

@@ -256,3 +256,23 @@ def test_a_ping_is_an_empty_object() -> None:
 
 def test_what_clears_a_last_value_is_shown_as_null() -> None:
     assert json.loads(wire.event_publication(Event("a/b", b"", "1")))["data"] is None
+
+
+def test_who_came_and_who_left() -> None:
+    push = read(wire.push_moved("a/b", "join", wire.ClientInfo("", "c1")))["push"]
+    assert push == {"channel": "a/b", "join": {"info": {"user": "", "client": "c1"}}}
+    assert read(wire.push_moved("a/b", "leave", wire.ClientInfo("bob", "c1")))["push"]["leave"]["info"]["user"] == "bob"
+
+
+def test_a_message_is_a_text_frame() -> None:
+    assert wire.frame(wire.PING) == b"\x81\x02{}"
+
+
+def test_what_sdks_read_is_there_where_it_is_empty() -> None:
+    assert read(wire.reply(1, "presence", wire.PresenceResult({})))["presence"] == {"presence": {}}
+    assert read(wire.reply(1, "presence_stats", wire.PresenceStatsResult(0, 0)))["presence_stats"] == {
+        "num_clients": 0,
+        "num_users": 0,
+    }
+    history = read(wire.reply(1, "history", wire.HistoryResult([], "7", 0)))["history"]
+    assert history == {"publications": [], "epoch": "7", "offset": 0}

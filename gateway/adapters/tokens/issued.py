@@ -1,0 +1,40 @@
+"""Tokens that we make ourselves: HS256, by the development key."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import jwt
+
+from gateway import limits
+from gateway.adapters.tokens.claims import subject_fault
+from gateway.core.access import Principal
+from gateway.errors import Refused
+
+_ROLES: Final = ("user", "operator")
+
+
+def issue(
+    secret: bytes,
+    principal: Principal,
+    seconds: int,
+    now: float,
+    *,
+    audience: str = "",
+    issuer: str = "",
+    jti: str = "",
+) -> str:
+    """Return a token for a user or an operator that ends ``seconds`` after ``now``.
+
+    Raises :class:`Refused` for any other principal, and for a life that is not 1 to ``limits.TOKEN_LIFE`` seconds.
+    """
+    if principal.kind not in _ROLES:
+        raise Refused(f"{principal} gets no token here", "tokens name a user or an operator")
+    if not 0 < seconds <= limits.TOKEN_LIFE:
+        raise Refused(f"a token cannot last {seconds} seconds", f"use 1 to {limits.TOKEN_LIFE}")
+    if fault := subject_fault(principal.name):
+        raise Refused(f"the name {principal.name[:40]!r} {fault}", "choose another name")
+    claims: dict[str, object] = {"sub": principal.name, "role": principal.kind}
+    claims |= {"iat": int(now), "exp": int(now) + seconds}
+    claims |= {name: value for name, value in (("aud", audience), ("iss", issuer), ("jti", jti)) if value}
+    return jwt.encode(claims, secret, algorithm="HS256")

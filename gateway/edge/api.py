@@ -1,0 +1,158 @@
+"""What servers ask of the edges: publish, look, and send clients away, wherever those are."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Collection
+
+import msgspec
+
+from gateway import limits
+from gateway.adapters.http_api import Disconnect, Done, History, Node, Nodes, Published, Unsubscribe
+from gateway.adapters.log import Notice
+from gateway.core.access import Principal
+from gateway.core.event import Publication
+from gateway.core.resume import parse
+from gateway.core.session import Close
+from gateway.core.wire import HistoryResult, PresenceResult, PresenceStatsResult
+from gateway.edge.client import Client
+from gateway.edge.past import history
+from gateway.edge.shared import Shared
+from gateway.errors import BadToken, Denied, GatewayError, Refused, Unrecoverable
+
+_log = logging.getLogger("gateway.edge")
+
+#: The final close of who is sent away without another word.
+FORCED = Close(3503, "force disconnect")
+#: Codes that a server may send (the protocol's, and the applications' own).
+_CODES = range(3000, 5000)
+
+_UNSUBSCRIBE, _DISCONNECT = "unsubscribe", "disconnect"
+
+
+class Servers:
+    """Who may use the server API at one edge, and what this edge does when any of them is asked."""
+
+    def __init__(self, edge: Shared, clients: Collection[Client]) -> None:
+        self._edge = edge
+        self._clients = clients
+        self._began = time.monotonic()
+        edge.revocations.listeners[_UNSUBSCRIBE] = self._unsubscribe
+        edge.revocations.listeners[_DISCONNECT] = self._disconnect
+
+    def server(self, key: str) -> _Server:
+        """Return what the bearer of an API key, or an operator, may do; raises :class:`BadToken`, :class:`Denied`."""
+        if not key:
+            raise BadToken("an API key is needed", "make one with `gateway token --api-key NAME`")
+        who = self._edge.admit(key).principal
+        if who.kind not in ("service", "operator"):
+            raise Denied("the server API is for servers", "use an API key, or an operator's token")
+        return _Server(self._edge, who, self.tell)
+
+    # --- what every edge hears ---
+
+    def _unsubscribe(self, data: bytes) -> None:
+        asked = msgspec.json.decode(data, type=Unsubscribe)
+        for client in self._of(asked.user, asked.client):
+            client.unsubscribed(asked.channel)
+
+    def _disconnect(self, data: bytes) -> None:
+        asked = msgspec.json.decode(data, type=Disconnect)
+        why = FORCED
+        if asked.disconnect is not None and asked.disconnect.code:
+            why = Close(asked.disconnect.code, asked.disconnect.reason)
+        for client in self._of(asked.user, asked.client):
+            if client.id not in asked.whitelist:
+                client.sent_away(why)
+
+    def _of(self, user: str, id: str) -> list[Client]:
+        return [one for one in self._clients if one.user == user and id in ("", one.id)]
+
+    # --- this edge among the others ---
+
+    def _node(self) -> Node:
+        inside = [one for one in self._clients if one.user is not None]
+        users = {one.user for one in inside}
+        edge, uptime = self._edge, int(time.monotonic() - self._began)
+        subscriptions = sum(one.subscriptions for one in inside)
+        name = f"edge-{edge.presence.edge[-8:]}"
+        channels = len(edge.fanout)
+        return Node(edge.presence.edge, name, edge.version, len(inside), len(users), subscriptions, channels, uptime)
+
+    async def tell(self, *, leave: bool = False) -> list[Node]:
+        """Say what this edge does, or that it leaves, and return what all that live said."""
+        word = b"" if leave else msgspec.json.encode(self._node())
+        words = await self._edge.log.edges.tell(self._edge.presence.edge, word)
+        return [node for node in map(_read, words) if node is not None]
+
+    async def run(self) -> None:
+        """Tell every ``limits.EDGE_BEAT``: until cancelled."""
+        while True:
+            try:
+                await self.tell()
+            except GatewayError as e:
+                _log.info("this edge could not tell what it does: %s", e)  # the next beat comes
+            await asyncio.sleep(limits.EDGE_BEAT)
+
+    async def end(self) -> None:
+        try:
+            await self.tell(leave=True)
+        except GatewayError:
+            pass  # it is forgotten without a word, a little later
+
+
+def _read(word: bytes) -> Node | None:
+    try:
+        return msgspec.json.decode(word, type=Node)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None  # an edge of another version
+
+
+class _Server:
+    """One bearer of a key. Topics' grants are asked as of everybody else."""
+
+    def __init__(self, edge: Shared, who: Principal, tell: Callable[[], Awaitable[list[Node]]]) -> None:
+        self._edge, self._who, self._tell = edge, who, tell
+
+    async def publish(self, channel: str, data: bytes, idempotency: str) -> Published:
+        asked = Publication(channel, data, "http", idempotency=idempotency)
+        at = (await self._edge.publisher.publish(self._who, asked)).position
+        return Published(at.offset, str(at.epoch) if at.epoch else "")
+
+    async def unsubscribe(self, asked: Unsubscribe) -> Done:
+        if not asked.channel:
+            raise Refused("there is no channel", "name the one to leave")
+        return await self._announce(_UNSUBSCRIBE, asked.user, asked.client, asked)
+
+    async def disconnect(self, asked: Disconnect) -> Done:
+        why = asked.disconnect
+        if why is not None and why.code and (why.code not in _CODES or len(why.reason.encode()) > limits.CLOSE_REASON):
+            raise Refused("the code or its reason cannot be sent", f"use 3000 to 4999 and {limits.CLOSE_REASON} bytes")
+        return await self._announce(_DISCONNECT, asked.user, asked.client, asked)
+
+    async def _announce(self, kind: str, user: str, client: str, asked: msgspec.Struct) -> Done:
+        if not user and not client:
+            raise Refused("there is no user", "name one; for clients without a user, name the client")
+        await self._edge.log.control.announce(Notice(kind, msgspec.json.encode(asked)))
+        return Done()
+
+    async def presence(self, channel: str) -> PresenceResult:
+        return PresenceResult(await self._edge.presence.there(self._who, channel))
+
+    async def presence_stats(self, channel: str) -> PresenceStatsResult:
+        there = await self._edge.presence.there(self._who, channel)
+        return PresenceStatsResult(len(there), len({info.user for info in there.values()}))
+
+    async def history(self, asked: History) -> HistoryResult:
+        since = None
+        if asked.since is not None and asked.since.epoch:
+            since = parse(asked.since.epoch, asked.since.offset)
+            if since is None:
+                raise Unrecoverable("the position is none of ours", "ask without since")
+        past = await history(self._edge, self._who, asked.channel, since, asked.limit, asked.reverse)
+        return HistoryResult(past.publications(), str(past.top.epoch), past.top.offset)
+
+    async def info(self) -> Nodes:
+        return Nodes(await self._tell())

@@ -1,0 +1,299 @@
+"""The matrix of rights: every principal at every topic by every way, against an oracle that knows nothing of ours.
+
+`core/access` is here only to be broken.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import httpx
+import jwt
+import pytest
+
+from gateway.adapters.embedded import valkey
+from gateway.adapters.log import DeadLetter, Log
+from gateway.adapters.tokens import Verifier
+from gateway.core.access import Principal, may
+from gateway.core.declared import Declared, Topic
+from gateway.core.event import Draft, Event, Meta
+from gateway.edge.process import Edge
+from gateway.settings import GatewayTable, KeyTable, Settings, TokensTable
+from tests.contracts.rights_oracle import (
+    DECLARED,
+    FILTERS,
+    PRINCIPALS,
+    TOPICS,
+    allowed,
+    filter_allowed,
+    owner,
+)
+from tests.gateways import Client, app_logs, client
+from tests.servers import eventually
+
+SECRET = b"a key that may vouch for everybody in this test"
+
+
+def bearer(who: tuple[str, str]) -> str:
+    kind, name = who
+    claims = {"sub": name, "role": kind, "exp": int(time.time()) + 3600}
+    token: str = jwt.encode(claims, SECRET, "HS256", {"kid": "all"})
+    return "" if kind == "anonymous" else token
+
+
+def headers(who: tuple[str, str]) -> dict[str, str]:
+    return {"authorization": f"Bearer {bearer(who)}"} if who[1] else {}
+
+
+def verifier(folder: Path) -> Verifier:
+    file = folder / "all"
+    file.touch(mode=0o600)
+    file.write_bytes(SECRET)
+    key = KeyTable(id="all", algorithm="HS256", file=str(file), roles=("user", "device", "service", "operator"))
+    tokens = TokensTable(development=False, keys=(key,))
+    return Verifier(Settings(gateway=GatewayTable(data=str(folder)), tokens=tokens))
+
+
+class Matrix:
+    """Every cell that was asked, and those that said something else than the oracle."""
+
+    def __init__(self) -> None:
+        self.cells = 0
+        self.leaks: list[tuple[str, Any, str]] = []
+        self.refusals: list[tuple[str, Any, str]] = []
+
+    def cell(self, way: str, who: tuple[str, str], topic: str, granted: bool, expected: bool) -> None:
+        self.cells += 1
+        if granted and not expected:
+            self.leaks.append((way, who, topic))
+        if expected and not granted:
+            self.refusals.append((way, who, topic))
+
+
+async def seed(log: Log, declared: Declared, word: str) -> None:
+    """One event for every topic, past every right, in the order of the list."""
+    for topic in TOPICS:
+        found = declared.find(topic)
+        event = Event(topic, b'"%s"' % word.encode(), f"{word}-{topic}", Meta(producer="seed", via="test"))
+        if found.topic.ephemeral:
+            await log.publish_live(found.partition, event)
+        else:
+            await log.append(found.partition, [Draft(event, found.key, retain=found.topic.retain)])
+
+
+async def some_at_a_time(work: Iterable[Awaitable[None]]) -> None:
+    gate = asyncio.Semaphore(16)
+
+    async def one(what: Awaitable[None]) -> None:
+        async with gate:
+            await what
+
+    await asyncio.gather(*(one(what) for what in work))
+
+
+def granted(answer: dict[str, Any]) -> bool:
+    error = answer.get("error", {"code": 0})["code"]
+    assert error in (0, 103, 108, 112), answer
+    return bool(error != 103)
+
+
+@asynccontextmanager
+async def world(folder: Path) -> AsyncIterator[tuple[Edge, Log, Declared]]:
+    """An edge on a log server of its own, where each topic has one old event and one dead letter."""
+    topics = [Topic(pattern=p, read=read, write=write, **more) for p, (read, write, more) in DECLARED.items()]
+    declared = Declared(topics)
+    with valkey(folder / "log") as server:
+        log = await Log.open(server.url, app_logs(topics))
+        edge = Edge(log, declared, verifier(folder), anonymous=True)
+        stop, ready = asyncio.Event(), asyncio.Event()
+        running = asyncio.create_task(edge.run("127.0.0.1", 0, stop, ready), name="edge")
+        try:
+            await ready.wait()
+            await seed(log, declared, "old")
+            for topic in TOPICS:
+                letter = DeadLetter("gave_up", "e", topic, b'"buried"', group="a.b")
+                await log.bury(declared.find(topic).partition, letter)
+            yield edge, log, declared
+        finally:
+            stop.set()
+            await running
+            await log.close()
+
+
+@pytest.mark.slow  # eight thousand questions, one after the other
+async def test_nobody_reads_or_writes_what_no_grant_gives(tmp_path: Path) -> None:
+    asyncio.get_running_loop().set_debug(False)  # it doubles the time, and nothing here is about tasks
+    matrix = Matrix()
+    async with world(tmp_path) as (edge, log, declared):
+        await watching(matrix, edge, log, declared)
+        await asking(matrix, edge)
+        await writing(matrix, edge, log, declared)
+    assert matrix.leaks == []
+    assert matrix.refusals == []
+    assert matrix.cells >= 5_000, matrix.cells
+
+
+async def by_filter(matrix: Matrix, one: Client, who: tuple[str, str]) -> None:
+    for filter in FILTERS:
+        answer = await one.ask("subscribe", channel=filter)
+        matrix.cell("wildcard", who, filter, granted(answer), filter_allowed(who, filter))
+        for pub in answer.get("subscribe", {}).get("publications", []):
+            topic = pub["tags"]["topic"]
+            matrix.cell("retained by wildcard", who, topic, True, allowed(who, topic, 0))
+        if "subscribe" in answer:
+            await one.ask("unsubscribe", channel=filter)
+
+
+async def watching(matrix: Matrix, edge: Edge, log: Log, declared: Declared) -> None:
+    """Live, retained and wildcard; then, by others of the same names, resume and history. Judged by delivery."""
+    url = f"ws://127.0.0.1:{edge.port}/connection/websocket"
+    async with AsyncExitStack() as stack:
+        clients: dict[tuple[str, str], Client] = {}
+        for who in PRINCIPALS:
+            clients[who] = await stack.enter_async_context(client(url, bearer(who)))
+        for who, one in clients.items():
+            await by_filter(matrix, one, who)
+            for topic in TOPICS:
+                answer = await one.ask("subscribe", channel=topic)
+                seen = bool(answer.get("subscribe", {}).get("publications"))
+                expected = allowed(who, topic, 0)
+                matrix.cell("subscribe", who, topic, granted(answer), expected)
+                retained = declared.find(topic).topic.retain
+                matrix.cell("retained", who, topic, seen, expected and retained)
+        await seed(log, declared, "live")
+        for who, one in clients.items():
+            expected_topics = {topic for topic in TOPICS if allowed(who, topic, 0)}
+            heard = one.pushes
+
+            def topics_of(heard: list[dict[str, Any]] = heard) -> set[str]:
+                return {push["pub"]["tags"]["topic"] for push in heard if "pub" in push}
+
+            await eventually(lambda want=expected_topics, of=topics_of: want <= of(), within=30)
+            for topic in TOPICS:
+                matrix.cell("live", who, topic, topic in topics_of(), topic in expected_topics)
+    async with AsyncExitStack() as stack:
+        for who in PRINCIPALS:
+            one = await stack.enter_async_context(client(url, bearer(who)))
+            for topic in TOPICS:
+                found, expected = declared.find(topic), allowed(who, topic, 0)
+                epoch = (await log.epochs(found.partition)).current
+                kept = found.topic.history and not found.topic.ephemeral
+                answer = await one.ask("subscribe", channel=topic, recover=True, epoch=str(epoch), offset=0)
+                missed = [pub["data"] for pub in answer.get("subscribe", {}).get("publications", [])]
+                matrix.cell("resume", who, topic, granted(answer), expected)
+                matrix.cell("what was missed", who, topic, "live" in missed, expected and (kept or found.topic.retain))
+                past = await one.ask("history", channel=topic, limit=-1)
+                matrix.cell("history", who, topic, granted(past), expected)
+                matrix.cell("its events", who, topic, "old" in str(past), expected and kept)
+
+
+async def asking(matrix: Matrix, edge: Edge) -> None:
+    """The ways of HTTP, judged by status and by what is in the answer."""
+
+    async def look(http: httpx.AsyncClient, who: tuple[str, str], topic: str) -> None:
+        expected, path = allowed(who, topic, 0), quote(topic, safe="")
+        for way, suffix in (("HTTP history", "/history"), ("last value", "")):
+            answer = await http.get(f"/topics/{path}{suffix}")
+            assert answer.status_code in (200, 403, 404), answer.text
+            matrix.cell(way, who, topic, answer.status_code != 403, expected)
+            if not expected:
+                assert "live" not in answer.text
+        async with http.stream("GET", f"/topics/{path}/events") as stream:
+            assert stream.status_code in (200, 403)
+            matrix.cell("SSE", who, topic, stream.status_code == 200, expected)
+        answer = await http.post("/tickets", json={"filter": topic})
+        matrix.cell("ticket", who, topic, answer.status_code != 403, expected)
+        answer = await http.get("/dead", params={"topic": topic})
+        matrix.cell("dead letters", who, topic, topic in answer.text, who[0] == "operator")
+
+    async with AsyncExitStack() as stack:
+        work = []
+        for who in PRINCIPALS:
+            http = httpx.AsyncClient(base_url=f"http://127.0.0.1:{edge.port}", headers=headers(who), timeout=60)
+            await stack.enter_async_context(http)
+            work += [look(http, who, topic) for topic in TOPICS]
+        await some_at_a_time(work)
+
+
+async def writing(matrix: Matrix, edge: Edge, log: Log, declared: Declared) -> None:
+    """Publishing by each door; then whose events the log holds."""
+    url = f"ws://127.0.0.1:{edge.port}/connection/websocket"
+
+    async def by_http(http: httpx.AsyncClient, who: tuple[str, str], topic: str) -> None:
+        answer = await http.post(f"/topics/{topic}", json=f"http {who}")
+        assert answer.status_code in (201, 403), answer.text
+        matrix.cell("publish by HTTP", who, topic, answer.status_code == 201, allowed(who, topic, 1))
+
+    async def by_websocket(one: Client, who: tuple[str, str]) -> None:
+        for topic in TOPICS:
+            expected = allowed(who, topic, 1)
+            said = granted(await one.ask("publish", channel=topic, data=f"ws {who}"))
+            matrix.cell("publish", who, topic, said, expected)
+            asked = {"topic": topic, "data": f"rpc {who}"}
+            said = granted(await one.ask("rpc", method="publish", data=asked))
+            matrix.cell("rpc", who, topic, said, expected)
+
+    async with AsyncExitStack() as stack:
+        work: list[Awaitable[None]] = []
+        for who in PRINCIPALS:
+            http = httpx.AsyncClient(base_url=f"http://127.0.0.1:{edge.port}", headers=headers(who), timeout=60)
+            await stack.enter_async_context(http)
+            one = await stack.enter_async_context(client(url, bearer(who)))
+            work += [by_http(http, who, topic) for topic in TOPICS]
+            work.append(by_websocket(one, who))
+        await some_at_a_time(work)
+    stored: dict[str, set[str]] = {topic: set() for topic in TOPICS}
+    for partition in {declared.find(topic).partition for topic in TOPICS}:
+        for record in await log.recent_deliveries(partition, 10_000):
+            stored[record.event.topic].add(record.event.meta.producer)
+    for who, topic in itertools.product(PRINCIPALS, TOPICS):
+        if not declared.find(topic).topic.ephemeral:
+            name = ":".join(part for part in who if part)
+            matrix.cell("in the log", who, topic, name in stored[topic], allowed(who, topic, 1))
+
+
+def open_doors(who: Principal, grants: Sequence[str], bound: Mapping[str, str]) -> bool:
+    """Rights with a mistake that is easily made: a level that a wildcard leaves open is anybody's."""
+    return may(who, grants, bound) or any("{" in grant and grant.startswith(who.kind) and not bound for grant in grants)
+
+
+def name_alone(who: Principal, grants: Sequence[str], bound: Mapping[str, str]) -> bool:
+    """Another one: who has the name has the right, whatever its kind."""
+    return any(may(Principal(kind, who.name), grants, bound) for kind in ("user", "device") if who.name)
+
+
+@pytest.mark.parametrize("broken", [open_doors, name_alone])
+async def test_a_gateway_that_is_broken_on_purpose_is_caught(
+    broken: Callable[..., bool], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.core.declared.may", broken)
+    matrix, who = Matrix(), ("user", "alice") if broken is open_doors else ("device", "alice")
+    async with world(tmp_path) as (edge, _, _):
+        url = f"ws://127.0.0.1:{edge.port}/connection/websocket"
+        async with client(url, bearer(who)) as one:
+            await by_filter(matrix, one, who)
+    assert matrix.leaks
+
+
+def test_the_oracle_is_one() -> None:
+    """It tells apart what it must: whoever breaks it does not break the matrix in silence."""
+    alice, seven = ("user", "alice"), ("device", "7")
+    assert allowed(alice, "u/alice/inbox", 0)
+    assert not allowed(alice, "u/bob/inbox", 0)
+    assert not allowed(("operator", "alice"), "u/alice/inbox", 0)
+    assert allowed(seven, "d/7/telemetry", 1)
+    assert not allowed(("user", "7"), "d/7/telemetry", 1)
+    assert owner("t/alice/own") == "t/{user}/own"
+    assert owner("t/alice/x") == "t/#"
+    assert not filter_allowed(alice, "u/+/inbox")
+    assert filter_allowed(alice, "u/+/public")
+    assert not filter_allowed(("operator", "root"), "#")
+    reads = sum(allowed(who, topic, 0) for who in PRINCIPALS for topic in TOPICS)
+    assert 0.1 < reads / len(PRINCIPALS) / len(TOPICS) < 0.9
