@@ -14,7 +14,7 @@ import typer
 from gateway import limits
 from gateway.adapters.identity import new_id
 from gateway.cli.configuration import Config, Json, gather
-from gateway.cli.target import Answer, RefusedByEdge, Target, Token, Url, find
+from gateway.cli.target import Answer, RefusedByEdge, Target, TokenFile, Url, find
 from gateway.core.payload import check_json
 from gateway.errors import BadPayload, NotDeclared, Refused, TooLarge
 
@@ -55,13 +55,13 @@ def run(
     ] = "",
     type: Annotated[str, typer.Option("--type", help="Content type; by default JSON or text where it is that.")] = "",
     url: Url = "",
-    token: Token = "",
+    token_file: TokenFile = None,
     config: Config = None,
     json: Json = False,
 ) -> None:
     """Publish PAYLOAD under TOPIC; print its id, where it stands in the log, and what that promises."""
     data = _payload(payload, file)
-    target = find(url, token, config)
+    target = find(url, token_file, config)
     try:
         text, stored = post(target, topic, data, id or new_id(), type or _type(data), key)
     except UnknownToEdge as error:

@@ -17,7 +17,7 @@ from websockets.exceptions import ConnectionClosed, InvalidHandshake
 from gateway import limits
 from gateway.cli.configuration import Config, Json
 from gateway.cli.shown import Closed, Shown, put, shown
-from gateway.cli.target import RefusedByEdge, Target, Token, Url, find
+from gateway.cli.target import RefusedByEdge, Target, TokenFile, Url, find
 
 #: Reasons that no new try mends.
 _FINAL = (range(3500, 4000), range(4500, 5000))
@@ -212,7 +212,7 @@ def run(
     filters: Annotated[list[str], typer.Argument(metavar="FILTER...", help="Topics, or filters with + and #.")],
     count: Annotated[int | None, typer.Option("-n", help="End after so many events.", min=1)] = None,
     url: Url = "",
-    token: Token = "",
+    token_file: TokenFile = None,
     config: Config = None,
     json: Json = False,
 ) -> None:
@@ -227,7 +227,7 @@ def run(
             raise Enough
 
     try:
-        asyncio.run(Subscriber(find(url, token, config), filters, show, _say).run())
+        asyncio.run(Subscriber(find(url, token_file, config), filters, show, _say).run())
     except (KeyboardInterrupt, Enough, Closed):
         return
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 from urllib.parse import urlsplit
@@ -15,9 +16,12 @@ from gateway.settings import Settings, loopback
 from gateway.up import running
 
 Url = Annotated[str, typer.Option("--url", envvar="GATEWAY_URL", help="The edge; by default the one of this machine.")]
-Token = Annotated[
-    str,
-    typer.Option("--token", envvar="GATEWAY_TOKEN", help="By default the user token that `gateway up` keeps."),
+TokenFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--token-file",
+        help="As the bearer of this token; else of GATEWAY_TOKEN, else the user of `gateway up`.",
+    ),
 ]
 
 
@@ -51,11 +55,13 @@ class RefusedByEdge(GatewayError):
     whose = "caller"
 
 
-def find(url: str, token: str, config: Path | None) -> Target:
+def find(url: str, token_file: Path | None, config: Path | None) -> Target:
     """Return the edge that is named, else the running one, else the one of the settings.
 
-    The token that ``gateway up`` keeps goes to this machine alone.
+    A token is never an argument: every user of the machine may read those. The one that ``gateway up`` keeps goes to
+    this machine alone.
     """
+    token = os.environ.get("GATEWAY_TOKEN", "") if token_file is None else _read(token_file)
     settings = gather(config).settings
     if not url:
         found = running(settings)
@@ -67,6 +73,13 @@ def find(url: str, token: str, config: Path | None) -> Target:
     if not token and loopback(parts.hostname) and kept.is_file():
         token = kept.read_text(encoding="utf-8").strip()
     return Target(url.rstrip("/"), token)
+
+
+def _read(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError):
+        raise Misconfigured(f"{file} cannot be read", "name a file with a token in it") from None
 
 
 def _of(settings: Settings) -> str:

@@ -146,7 +146,7 @@ async def test_sub_shows_what_comes(here: Place) -> None:
     token = here.ok("token", "--role", "user", "--sub", "alice", "--for", "15m").strip()
     here.ok("pub", "try/sub/a", "plain text")
     here.ok("pub", "try/sub/b", "-", stdin=b"\x00\xff")
-    here.ok("pub", "rooms/a/messages", '{"text": "hi"}', "--token", token)
+    here.ok("pub", "rooms/a/messages", '{"text": "hi"}', GATEWAY_TOKEN=token)
     out, _ = watching.communicate(timeout=60)
     lines = [line.split("  ", 2)[1:] for line in out.decode().splitlines()]
     assert lines == [
@@ -205,12 +205,15 @@ def test_pub_is_refused_in_words(here: Place) -> None:
     assert here.fails("pub", "nope/x", "hi") == (
         "error: topic 'nope/x' is not declared; see `gateway topics`, or declare it"
     )
-    assert here.fails("pub", "try/x", "hi", "--token", "forged") == (
+    assert here.fails("pub", "try/x", "hi", GATEWAY_TOKEN="forged") == (
         "error: the token is not three parts of base64url; get a new one, for development by `gateway token`"
     )
-    damaged = here.fails("pub", "try/x", "hi", "--token", "a.b.c")
+    damaged = here.fails("pub", "try/x", "hi", GATEWAY_TOKEN="a.b.c")
     assert damaged.startswith("error: the token cannot be read: its header cannot be read")
-    assert "JSON document" not in here.fails("pub", "try/x", "hi", "--token", "ew.ew.ew")
+    assert "JSON document" not in here.fails("pub", "try/x", "hi", GATEWAY_TOKEN="ew.ew.ew")
+    assert "cannot be read" in here.fails("pub", "try/x", "hi", "--token-file", "nowhere")
+    (here.folder / "a.token").write_text("forged\n")
+    assert "three parts" in here.fails("pub", "try/x", "hi", "--token-file", "a.token")
     assert here.fails("pub", "rooms/a/messages", "{}") == (
         "error: anonymous may not publish 'rooms/a/messages': 'rooms/{room}/messages' grants write to user; "
         "use another token or topic"
