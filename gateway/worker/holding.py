@@ -67,8 +67,8 @@ class Holding:
         self._records: dict[int, Record] = {}
         self._tracebacks: dict[int, str] = {}
         self._late: list[Job] = []
-        #: Whether an alarm is set to remember what has ended.
-        self._soon = False
+        #: Whether an alarm is set to remember what has ended, and whether it has rung.
+        self._soon, self._rung = False, False
         self._asked: list[asyncio.Future[None]] = []
         self._wake, self._room, self._suspected = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self._wake.set()
@@ -194,7 +194,7 @@ class Holding:
             asked, self._asked = self._asked, []
             now = self._loop.time()
             claims = any(item.offset > self.lease.claimed and not item.parked for item in taken)
-            if claims or asked or self._late or now - self._told_at > self._ttl / 4:
+            if claims or asked or self._late or self._rung or now - self._told_at > self._ttl / 4:
                 await self._tell()
             elif lanes.pressing:
                 # Nobody waits for it: what ends within this moment is remembered with it.
@@ -202,7 +202,7 @@ class Holding:
                     await self._tell()
                 elif not self._soon:
                     self._soon = True
-                    self._loop.call_later(wait, self._wake.set)
+                    self._loop.call_later(wait, self._ring)
             for waiting in asked:
                 if not waiting.done():
                     waiting.set_result(None)
@@ -216,6 +216,11 @@ class Holding:
                 lanes.hand_over()
                 await self._tell()
                 return
+
+    def _ring(self) -> None:
+        # Its own word, not the clock's: an alarm of uvloop may come a little early.
+        self._rung = True
+        self._wake.set()
 
     def _taken(self) -> list[Item]:
         if self.leaving:
@@ -258,7 +263,7 @@ class Holding:
 
     async def _tell(self) -> None:
         """Remember in the log what changed, and what is out now: before a handler sees it."""
-        self._soon = False
+        self._soon = self._rung = False
         now, changes = self._loop.time(), self.lanes.changes()
         letters = [] if changes is None else await self._letters(changes)
         # Parked ones are suspects whatever was claimed, and a replay's number is no offset.

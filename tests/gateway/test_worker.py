@@ -266,6 +266,30 @@ async def test_workers_share_the_partitions_and_hand_them_over(log_server: str) 
         await eventually(lambda: len(first.holdings) == 8)
 
 
+async def test_what_is_done_is_remembered_soon_though_the_alarm_rings_early(
+    log_server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    handled: list[int] = []
+
+    async def handle(order: Order, context: Context) -> None:
+        handled.append(order.n)
+
+    loop = asyncio.get_running_loop()
+    rings = loop.call_later
+    # As uvloop's clock does, which counts in whole milliseconds; here by more, so that it always shows.
+    monkeypatch.setattr(loop, "call_later", lambda delay, *rest, **how: rings(delay / 2, *rest, **how))
+    async with shop(log_server, stock(handle)) as one, one.worker(lease=120.0):
+        place = one.declared.find("shop/orders/7/placed").partition
+
+        async def remembered() -> bool:
+            return not (await one.log.groups.ask(place, "shop.stock")).lag
+
+        for n in range(1, 6):
+            await one.place(n)
+            await eventually(lambda n=n: handled[-1:] == [n])
+            await eventually(remembered)  # not at a quarter of the lease
+
+
 async def test_a_paused_service_rests_and_goes_on(log_server: str) -> None:
     seen: list[int] = []
 
