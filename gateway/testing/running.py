@@ -269,7 +269,7 @@ class Gateway:
         """Raise what ended this gateway."""
         if self._life.done():
             error = None if self._life.cancelled() else self._life.exception()
-            while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+            while isinstance(error, BaseExceptionGroup):  # the first: services that end together have one cause
                 error = error.exceptions[0]
             if error is not None:
                 raise error
