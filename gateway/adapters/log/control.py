@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Callable
 from typing import Literal, cast
@@ -11,10 +10,11 @@ import msgspec
 
 from gateway import limits
 from gateway.adapters.log.entry import position
-from gateway.adapters.log.link import Link, Script, backoff, good
+from gateway.adapters.log.link import Link, Script, good
 from gateway.adapters.log.resp import Wire, last_id, pack
+from gateway.adapters.log.returning import Returning
 from gateway.core.access import Revocation
-from gateway.errors import LimitReached, Unavailable
+from gateway.errors import LimitReached
 
 REVOKE = Script("revoke")
 
@@ -89,7 +89,7 @@ class Control:
             await tail.close()
 
 
-class ControlTail:
+class ControlTail(Returning[Notices]):
     """The notices from now on, for one edge; iterate, then `close` it.
 
     It reconnects by itself for ever, with the pauses of `limits.LOG_BACKOFF`, and goes on where it stood. Each
@@ -97,36 +97,10 @@ class ControlTail:
     """
 
     def __init__(self, link: Link, stream: str) -> None:
-        self._link, self._stream = link, stream
+        super().__init__(link)
+        self._stream = stream
         self._at = -1
         self._known: Wire | None = None
-
-    @property
-    def closed(self) -> bool:
-        return self._link.closed
-
-    async def close(self) -> None:
-        """End the connection, and with it the iteration."""
-        await self._link.close()
-
-    def __aiter__(self) -> ControlTail:
-        return self
-
-    async def __anext__(self) -> Notices:
-        """The next notices, however long it takes."""
-        tries = 0
-        while True:
-            try:
-                notices = await self._next(await self._link.wire())
-                tries = 0
-            except Unavailable:
-                if self.closed:
-                    raise StopAsyncIteration from None
-                await asyncio.sleep(backoff(tries))
-                tries += 1
-                continue
-            if notices is not None:
-                return notices
 
     async def _next(self, wire: Wire) -> Notices | None:
         if self._known is not wire:

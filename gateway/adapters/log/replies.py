@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Sequence
 from typing import TypeAlias, cast
 
@@ -12,11 +11,11 @@ import msgspec
 from gateway import limits
 from gateway.adapters.log.entry import position
 from gateway.adapters.log.keys import part
-from gateway.adapters.log.link import Link, Script, backoff, good, missing_script
+from gateway.adapters.log.link import Link, Script, good, missing_script
 from gateway.adapters.log.resp import Reply as Raw
 from gateway.adapters.log.resp import Wire, last_id, pack
+from gateway.adapters.log.returning import Returning
 from gateway.core.event import Partition
-from gateway.errors import Unavailable
 
 REPLY, ANNOUNCE = Script("reply"), Script("announce")
 
@@ -110,7 +109,7 @@ class Replies:
             await tail.close()
 
 
-class Announcements:
+class Announcements(Returning[News]):
     """What is announced from now on, for one edge; iterate, then `close` it.
 
     It reconnects by itself for ever, with the pauses of `limits.LOG_BACKOFF`. Each connection begins with News that is
@@ -118,36 +117,10 @@ class Announcements:
     """
 
     def __init__(self, link: Link, stream: str) -> None:
-        self._link, self._stream = link, stream
+        super().__init__(link)
+        self._stream = stream
         self._at = 0
         self._known: Wire | None = None
-
-    @property
-    def closed(self) -> bool:
-        return self._link.closed
-
-    async def close(self) -> None:
-        """End the connection, and with it the iteration."""
-        await self._link.close()
-
-    def __aiter__(self) -> Announcements:
-        return self
-
-    async def __anext__(self) -> News:
-        """The next news, however long it takes."""
-        pause = 0
-        while True:
-            try:
-                news = await self._next(await self._link.wire())
-                pause = 0
-            except Unavailable:
-                if self.closed:
-                    raise StopAsyncIteration from None
-                await asyncio.sleep(backoff(pause))
-                pause += 1
-                continue
-            if news is not None:
-                return news
 
     async def _next(self, wire: Wire) -> News | None:
         if self._known is not wire:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import cast
 
 import msgspec
@@ -11,11 +10,11 @@ from gateway import limits
 from gateway.adapters.log import entry, epochs
 from gateway.adapters.log.entry import Control, Corrupt, Moved
 from gateway.adapters.log.keys import Counters, log_key, part
-from gateway.adapters.log.link import Link, backoff, good
+from gateway.adapters.log.link import Link, good
 from gateway.adapters.log.resp import Reply, Wire, last_id, pack
+from gateway.adapters.log.returning import Returning
 from gateway.core.event import Event, Partition, Position, Record
 from gateway.core.resume import Epochs
-from gateway.errors import Unavailable
 
 
 class Batch(msgspec.Struct):
@@ -33,7 +32,7 @@ class Batch(msgspec.Struct):
     lost: bool = False
 
 
-class Tail:
+class Tail(Returning[Batch]):
     """One reader of a partition and of its live stream. `start` it, then iterate; `close` it.
 
     It reconnects by itself for ever, with the pauses of `limits.LOG_BACKOFF`. One connection each: a blocked read
@@ -43,7 +42,7 @@ class Tail:
     def __init__(self, partition: Partition, link: Link, counters: Counters) -> None:
         self._partition = partition
         self._log, self._live = log_key(partition), part(partition, "live")
-        self._link = link
+        super().__init__(link)
         self._counters = counters
         #: Last entry that was yielded, control entries included.
         self.position = Position(0, 0)
@@ -86,33 +85,8 @@ class Tail:
         self._lively = False
         self._checked = None
 
-    def __aiter__(self) -> Tail:
-        return self
-
-    async def __anext__(self) -> Batch:
-        """The next batch, however long it takes; never an empty one."""
-        pause = 0
-        while True:
-            try:
-                wire = await self._link.wire()
-                batch = await self._joined(wire) or await self._read_on(wire)
-                pause = 0
-            except Unavailable:
-                if self.closed:
-                    raise StopAsyncIteration from None
-                await asyncio.sleep(backoff(pause))
-                pause += 1
-                continue
-            if batch is not None:
-                return batch
-
-    @property
-    def closed(self) -> bool:
-        return self._link.closed
-
-    async def close(self) -> None:
-        """End the connection, and with it the iteration."""
-        await self._link.close()
+    async def _next(self, wire: Wire) -> Batch | None:
+        return await self._joined(wire) or await self._read_on(wire)
 
     async def _joined(self, wire: Wire) -> Batch | None:
         """After a reconnect: does the server still have what we saw? A read beyond its top would wait for ever."""
