@@ -6,9 +6,7 @@ group. The service ``stock`` notes each order that it takes and emits a fact; ``
 
 from __future__ import annotations
 
-import asyncio
 import logging
-import signal
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -24,7 +22,7 @@ from gateway.settings import Settings
 from gateway.sql import Database
 from gateway.store import Outgoing, Store, Work
 from gateway.worker import Worker
-from tests.servers import eventually
+from tests.faults.worker_until import until_told
 
 PARTITIONS = 4
 LEASE = 1.0
@@ -149,13 +147,7 @@ async def main(log_url: str, database: str, name_of_service: str, kind: str, nam
     broken = KINDS[kind]
     held: Any = store if broken is None else broken(store)
     worker = Worker(log, DECLARED, f"shop.{name_of_service}", service, name=name, lease=LEASE, beat=0.1, store=held)
-    stop = asyncio.Event()
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
-    async with asyncio.TaskGroup() as tasks:
-        tasks.create_task(worker.run(stop), name="worker")
-        await eventually(lambda: not worker.unready(), within=30)
-        sys.stdout.write("up\n")
-        sys.stdout.flush()
+    await until_told(worker, within=30)
     await store.close()
     await log.close()
 

@@ -23,9 +23,9 @@ from gateway.settings import Settings
 from gateway.sql import Database
 from gateway.worker import Worker
 from gateway.worker.job import Emits
+from tests.faults.worker_until import until_told
 from tests.gateways import app_logs
 from tests.journeys.shop import TOPICS, Order
-from tests.servers import eventually
 
 ROOT = Path(__file__).parents[2]
 LEASE = 1.0
@@ -72,13 +72,7 @@ async def main(log_url: str, database: str, sink: str, dies: str) -> None:
     log = await Log.open(log_url, app_logs(TOPICS))
     store = await Database().open(database)
     worker = Worker(log, DECLARED, "shop.stock", stock, lease=LEASE, beat=0.1, store=store)
-    stop = asyncio.Event()
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
-    async with asyncio.TaskGroup() as tasks:
-        tasks.create_task(worker.run(stop), name="worker")
-        await eventually(lambda: not worker.unready(), within=60)
-        sys.stdout.write("up\n")
-        sys.stdout.flush()
+    await until_told(worker, within=60)
     await store.close()
     await log.close()
 

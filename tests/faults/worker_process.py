@@ -23,7 +23,7 @@ from gateway.app import declare
 from gateway.settings import Settings
 from gateway.worker import Worker
 from tests.faults.worker_broken import made_of, traced
-from tests.servers import eventually
+from tests.faults.worker_until import until_told
 
 ROOT = Path(__file__).parents[2]
 PARTITIONS = 8
@@ -141,13 +141,7 @@ async def main(log_url: str, sink: str, kind: str, name: str) -> None:
     log = await Log.open(log_url, [AppLog("shop")], partitions=PARTITIONS)
     worker = Worker(log, DECLARED, GROUP, stock, name=name, lease=LEASE, beat=0.1)
     worker.holding = holding
-    stop = asyncio.Event()
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
-    async with asyncio.TaskGroup() as tasks:
-        tasks.create_task(worker.run(stop), name="worker")
-        await eventually(lambda: not worker.unready(), within=60)
-        sys.stdout.write("up\n")
-        sys.stdout.flush()
+    await until_told(worker, within=60)
     await log.close()
 
 
