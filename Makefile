@@ -9,6 +9,7 @@
 VENV := .venv
 BIN := $(VENV)/bin
 SDK := tests/journeys/sdk/node_modules/.package-lock.json
+PEERS := benchmarks/fanout_peers/node_modules/.package-lock.json
 TYPED := $(sort $(dir $(wildcard gateway/*.py tests/*.py examples/*.py benchmarks/*.py)))
 PYTEST_ARGS ?=
 
@@ -48,7 +49,7 @@ run: $(VENV)/.run
 walk: setup system
 	$(BIN)/python -m pytest tests/journeys -v -s $(PYTEST_ARGS)
 
-bench: setup system $(VENV)/.bench
+bench: setup system $(VENV)/.bench $(PEERS)
 	$(BIN)/python -m benchmarks
 
 soak: setup system
@@ -81,3 +82,6 @@ $(VENV)/.bench: requirements/bench.txt $(VENV)/.dev
 $(SDK): tests/journeys/sdk/package.json tests/journeys/sdk/package-lock.json $(VENV)/.dev
 	@tools/npm-ci tests/journeys/sdk
 	@touch $@
+
+$(PEERS): benchmarks/fanout_peers/package.json benchmarks/fanout_peers/package-lock.json $(VENV)/.dev
+	@tools/npm-ci benchmarks/fanout_peers && touch $@ || echo 'The peers that run on Node are left out.'

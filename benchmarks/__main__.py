@@ -12,17 +12,34 @@ from pathlib import Path
 
 from rich.console import Console
 
-from benchmarks import append, endtoend, fanout, ingest, loads, machine, results, router, services
+from benchmarks import (
+    append,
+    edges,
+    endtoend,
+    fanout,
+    fanout_peers,
+    idle,
+    ingest,
+    loads,
+    machine,
+    results,
+    router,
+    services,
+    storm,
+)
 from gateway.errors import ServerMissing
 
 #: In this order: the router first, while the process is small.
 BENCHES: dict[str, Callable[[Path, bool], results.Section]] = {
     "router": router.run,
     "fanout": fanout.run,
+    "idle": idle.run,
     "ingest": ingest.run,
     "endtoend": endtoend.run,
     "append": append.run,
+    "edges": edges.run,
     "services": services.run,
+    "storm": storm.run,
 }
 
 
@@ -51,7 +68,7 @@ def main() -> int:
     if options.quick or options.names:
         console.print("RESULTS.md stays as it is: only a whole run writes it.")
         return 0
-    facts = machine.described() | machine.versions()
+    facts = machine.described() | machine.versions() | fanout_peers.versions()
     text = results.markdown(sections, facts, "make bench", datetime.datetime.now(datetime.UTC).date())
     results.FILE.write_text(text, encoding="utf-8")
     console.print(f"written: {results.FILE.name}")

@@ -1,4 +1,7 @@
-"""The peer that is there for everybody: ``python -m benchmarks.broadcast PORT RATE``, `websockets` on uvloop."""
+"""The peer that is there for everybody: ``python -m benchmarks.broadcast PORT RATE``, `websockets` on uvloop.
+
+With a rate of 0 it sends nothing but its own pings.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,9 @@ async def _serve(port: int, rate: float) -> None:
         finally:
             clients.discard(client)
 
-    async with serve(watch, "127.0.0.1", port, compression=None, ping_interval=None):
+    async with serve(watch, "127.0.0.1", port, compression=None, ping_interval=None if rate else 20):
+        if not rate:
+            await asyncio.Event().wait()
         due, sequence = time.monotonic(), 0
         while True:
             due = max(due + 1 / rate, time.monotonic())

@@ -6,7 +6,7 @@ import itertools
 import sys
 from pathlib import Path
 
-from benchmarks import loads, machine
+from benchmarks import fanout_peers, loads, machine
 from benchmarks.results import Row, Section
 from benchmarks.stage import Stage, stage
 from gateway.adapters.child import Door, Plan, Server
@@ -14,21 +14,25 @@ from gateway.adapters.embedded import free_port
 
 _METHOD = (
     "Deliveries per second of server CPU. Clients have a verified token; events come from the log with offset, id and "
-    "tags. C floor, ours, C floor in turn: ours against the mean of the floors beside it. The floor sends "
-    "frames of 132 bytes; ours carry the same 128 bytes of payload as `data`, in frames of {bytes} bytes. One per "
-    "write: the rate is low enough that events do not meet. Ten per write: ten events of one append. The peer's "
-    "`broadcast()` joins nothing."
+    "tags. C floor, ours, C floor in turn: ours against the mean of the floors beside it. A payload has 128 "
+    "bytes; an event of ours, its id and tags around it, is a frame of {bytes} bytes, and so are the floor's. One per "
+    "write: the rate is low enough that events do not meet. Ten per write: ten events of one append. "
+    "`websockets.broadcast` joins nothing. The other peers are servers whose clients speak their protocol; each is "
+    "given the same payloads, one or ten at once, at a rate that leaves it room to spare, those on Node by a timer of "
+    "their own, the others by a publisher on the generators' core, and joins what it joins."
 )
 #: Watchers, events joined, writes per second: what one core can do with room to spare, in C and here.
 _CASES = ((100, 1, 800), (1000, 1, 80), (100, 10, 400), (1000, 10, 40))
+#: Watchers of the peers that are servers of their own.
+_CROWD = 1000
 _GOALS = {(1000, 1): "at least 0.65 of the floor, better 0.75", (1000, 10): "at least 0.8 of the floor"}
 
 #: Once in each event: in our push, and in the payload as the floor and the peer send it.
 _OURS, _PLAIN = '"tags"', '"data"'
 
 
-def _floor(folder: Path, count: int, batch: int, rate: float, seconds: float) -> float:
-    with loads.floor(folder, count, batch, rate) as (server, port):
+def _floor(folder: Path, count: int, batch: int, rate: float, seconds: float, size: int) -> float:
+    with loads.floor(folder, count, batch, rate, size) as (server, port):
         # It begins a second after its last client came.
         how = loads.Counting(marker=_PLAIN, warm_up=1.3, servers=(server.pid,))
         with loads.watchers(port, how, count, seconds) as load:
@@ -67,25 +71,29 @@ def _whole(received: loads.Received) -> loads.Received:
 def run(folder: Path, quick: bool) -> Section:
     seconds, rounds = (0.7, 1) if quick else (4.0, 3)
     rows: list[Row] = []
-    frame_bytes = 0.0
     with stage(folder / "fanout") as on:
         # The log server is no part of what fan-out costs.
         machine.pin(on.log.pid, machine.GENERATOR_CORE)
         edge = on.edge()
+        few = _ours(on, edge, 10, 1, 100, 0.5)
+        size = round(few.bytes / few.msgs)
         for count, batch, rate in _CASES[::3] if quick else _CASES:
-            floors = [_floor(folder, count, batch, rate, seconds)]
+            floors = [_floor(folder, count, batch, rate, seconds, size)]
             ours, peers = [], []
+            others = fanout_peers.Beside(on.folder / "peer", count, batch, seconds)
             for _ in range(rounds):
-                received = _ours(on, edge, count, batch, rate, seconds)
-                ours.append(received.msgs_per_cpu_s)
-                frame_bytes = received.bytes / received.msgs
+                ours.append(_ours(on, edge, count, batch, rate, seconds).msgs_per_cpu_s)
                 if batch == 1:
                     peers.append(_broadcast(folder, count, rate, seconds))
-                floors.append(_floor(folder, count, batch, rate, seconds))
+                if count == _CROWD:
+                    others.again()
+                floors.append(_floor(folder, count, batch, rate, seconds, size))
             beside = tuple((a + b) / 2 for a, b in itertools.pairwise(floors))
             each = "one event per write" if batch == 1 else "ten events per write"
             name, goal = f"{count:,} watchers, {each}", _GOALS.get((count, batch), "")
             rows.append(Row(name, "/CPU s", tuple(ours), "C loop of `send()`", beside, goal))
             if peers:
                 rows.append(Row(name, "/CPU s", tuple(ours), "`websockets.broadcast`, uvloop", tuple(peers), "ahead"))
-    return Section("Fan-out", _METHOD.format(bytes=round(frame_bytes)), tuple(rows))
+            if count == _CROWD:
+                rows += others.rows(name, ours)
+    return Section("Fan-out", _METHOD.format(bytes=size), tuple(rows))

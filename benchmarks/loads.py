@@ -49,6 +49,18 @@ class Received(msgspec.Struct, frozen=True):
     lat_us: Latency | None = None
 
 
+class Held(msgspec.Struct, frozen=True):
+    """What ``wsload`` held: connections where nothing happens."""
+
+    conns: int
+    lost_conns: int
+    #: Connections that have answered a ping.
+    pinged: int
+    #: Of the server, before the first connection and at the end.
+    rss0_kb: int
+    rss_kb: int
+
+
 class Sent(msgspec.Struct, frozen=True):
     """What ``mqttgen`` published."""
 
@@ -139,6 +151,17 @@ def watchers(
     return Load("wsload", arguments, seconds + how.warm_up)
 
 
+def idle(
+    server: Server, port: int, count: int, most: float, *, path: str, first: Sequence[str], more: Sequence[str] = ()
+) -> Held:
+    """Hold ``count`` WebSockets that have said ``first`` until each has answered a ping, or ``most`` seconds."""
+    arguments = ["-i", "-c", str(count), "-t", str(most), "-p", str(port), "-u", path, "-S", str(server.pid), *more]
+    for message in first:
+        arguments += ["-m", message]
+    with Load("wsload", arguments, most) as load:
+        return load.result(Held)
+
+
 def publisher(
     port: int, prefix: str, *, count: int, seconds: float, window: int = 500, rate: float = 0.0, topics: int = 1
 ) -> Load:
@@ -148,10 +171,10 @@ def publisher(
 
 
 @contextmanager
-def floor(folder: Path, count: int, batch: int, rate: float) -> Iterator[tuple[Server, int]]:
-    """The loop of ``send()`` in C for ``count`` clients, and its port."""
+def floor(folder: Path, count: int, batch: int, rate: float, size: int = 132) -> Iterator[tuple[Server, int]]:
+    """The loop of ``send()`` in C for ``count`` clients, with frames of ``size`` bytes, and its port."""
     port = free_port()
-    argv = (str(_BIN / "floor"), *map(str, (port, count, batch, rate)))
+    argv = (str(_BIN / "floor"), *map(str, (port, count, batch, rate, size)))
     # No door is asked whether it is up: it would count the question as a client.
     with Server(Plan("floor", argv, folder, ())) as server:
         give_up = time.monotonic() + _GUARD

@@ -15,13 +15,14 @@ import uvloop
 from benchmarks.machine import PROFILE
 from benchmarks.topics import TOPICS
 from gateway.adapters import http
+from gateway.adapters.listening import listen
 from gateway.adapters.log import AppLog, Log
 from gateway.adapters.mqtt import Options
 from gateway.adapters.tokens import Verifier
 from gateway.bridge import Bridge
 from gateway.core.declared import Declared
 from gateway.edge.process import Edge
-from gateway.settings import Settings, TokensTable
+from gateway.settings import KeyTable, Settings, TokensTable
 
 
 class Addresses(msgspec.Struct, frozen=True):
@@ -30,6 +31,8 @@ class Addresses(msgspec.Struct, frozen=True):
     log: str
     edge_port: int
     secret_file: str
+    #: Of a key ``bench`` of EdDSA; empty without.
+    key_file: str = ""
     broker: str = ""
     broker_password: str = ""
     health_port: int = 0
@@ -42,7 +45,9 @@ class _Health:
 
 
 async def _edge(at: Addresses, declared: Declared, log: Log, stop: asyncio.Event) -> None:
-    verifier = Verifier(Settings(tokens=TokensTable(hs256_secret_file=at.secret_file)))
+    key = KeyTable(id="bench", algorithm="EdDSA", file=at.key_file, issuer="bench", audience="bench")
+    keys = (key,) if at.key_file else ()
+    verifier = Verifier(Settings(tokens=TokensTable(hs256_secret_file=at.secret_file, keys=keys)))
     await Edge(log, declared, verifier).run("127.0.0.1", at.edge_port, stop)
 
 
@@ -50,7 +55,7 @@ async def _bridge(at: Addresses, declared: Declared, log: Log, stop: asyncio.Eve
     options = Options(url=at.broker, client_id="bench-bridge", username="gateway", password=at.broker_password)
     bridge = Bridge(log, declared, options)
     server = http.server(http.health(_Health(bridge)), drain=1.0)
-    serving = asyncio.create_task(server.serve([http.listen("127.0.0.1", at.health_port)]), name="health")
+    serving = asyncio.create_task(server.serve([listen("127.0.0.1", at.health_port)]), name="health")
     await bridge.run(stop)
     server.should_exit = True
     await serving

@@ -60,8 +60,13 @@ class Stage:
     def edge(self) -> Server:
         return self._role("edge", self._addresses.edge_port)
 
-    def _role(self, name: str, port: int) -> Server:
-        folder = self.folder / name
+    def keyed_edge(self, number: int, key_file: str) -> Server:
+        """Start one of several edges, which takes tokens of a key of EdDSA."""
+        self._addresses = msgspec.structs.replace(self._addresses, edge_port=embedded.free_port(), key_file=key_file)
+        return self._role("edge", self._addresses.edge_port, f"edge-{number}")
+
+    def _role(self, name: str, port: int, place: str = "") -> Server:
+        folder = self.folder / (place or name)
         folder.mkdir()
         (folder / "addresses.json").write_bytes(msgspec.json.encode(self._addresses))
         argv = (sys.executable, "-m", "benchmarks.role", name, str(folder))
@@ -85,11 +90,17 @@ class Stage:
             time.sleep(0.02)
         return time.monotonic()
 
+    def token(self, user: str = "bench") -> str:
+        return issue(self._secret, Principal("user", user), 3600, time.time())
+
+    @property
+    def edge_port(self) -> int:
+        return self._addresses.edge_port
+
     def watchers(self, how: loads.Counting, count: int, seconds: float) -> loads.Load:
         """Let ``count`` clients with a verified token watch the topic."""
-        token = issue(self._secret, Principal("user", "bench"), 3600, time.time())
         commands = [
-            {"id": 1, "connect": {"token": token}},
+            {"id": 1, "connect": {"token": self.token()}},
             {"id": 2, "subscribe": {"channel": WATCHED}},
         ]
         first = tuple(msgspec.json.encode(command).decode() for command in commands)
