@@ -114,12 +114,16 @@ class Letters:
         self._map = topic_map or TopicMap(())
         self._ingest = Ingest(declared, decoders or {}, "")
         self._declared = declared
-        # The last holds what no declared topic matched.
-        self.partitions = tuple(dict.fromkeys((*log.partitions(), f"{gateway}.0")))
+        self._strays = f"{gateway}.0"
         #: Changes of one letter each.
         self.under_way: set[asyncio.Task[object]] = set()
         self._one_by_one = asyncio.Lock()
         self._ending = asyncio.Event()
+
+    @property
+    def partitions(self) -> tuple[Partition, ...]:
+        """Where letters are; the last holds what no declared topic matched."""
+        return tuple(dict.fromkeys((*self._log.partitions(), self._strays)))
 
     async def find(self, which: Which, limit: int) -> AsyncGenerator[Found]:
         """Yield at most ``limit`` letters, each partition's oldest first."""

@@ -53,11 +53,23 @@ TRANSPORT_BYTES: Final = 64 * 1024
 #: Time between two pings, and for the answer to one. → Close NO_PONG
 PING_EVERY: Final = 25.0
 PONG_WITHIN: Final = 8.0
-#: Time from the connection to a valid connect command. → Close STALE
-CONNECT_WITHIN: Final = 5.0
+#: Time from the connection to a valid connect command. → Close STALE, which is final: so longer than an edge takes for
+#: ten thousand who come back at once, or those whose command it has not read yet would be gone for good.
+CONNECT_WITHIN: Final = 30.0
 #: Events of a partition that an edge keeps in memory for recovery, and their bytes. → older ones are read from the log
 WINDOW_ENTRIES: Final = 20_000
 WINDOW_BYTES: Final = 16 * 1024 * 1024
+#: Records in the answers that a window remembers until it changes: a crowd that comes back asks the same. → forgotten
+WINDOW_ANSWERED: Final = 100_000
+#: Entries and bytes of payload of one read for a crowd that comes back, where the edge has seen that no payload is
+#: larger than fits; of what it never saw, `LOG_PAGE` entries. What was read is kept beside the window, with its bounds,
+#: for so long after it was last needed.
+BACKLOG_PAGE: Final = 8_192
+BACKLOG_PAGE_BYTES: Final = 4 * 1024 * 1024
+BACKLOG_KEPT: Final = 60.0
+#: Such reads that the first client of a crowd may begin; where it takes more, he goes by the chain of his key, until
+#: as many others did. One read holds the log server for about 8 ms.
+BACKLOG_READS: Final = 2
 #: Missed events that one client is given, their bytes, and pages of the log read for them. → recovered: false
 RECOVERY_EVENTS: Final = 10_000
 RECOVERY_BYTES: Final = 16 * 1024 * 1024
@@ -70,7 +82,8 @@ LAST_VALUES: Final = 10_000
 CLOSE_WITHIN: Final = 2.0
 #: Commands of one client that wait for an answer of the log. → error 111
 CLIENT_PENDING: Final = 64
-#: Clients told at once to subscribe again after a new epoch, and the pause before the next ones: 2,000 a second.
+#: Clients told at once to subscribe again, after a new epoch or other declarations, and the pause before the next ones:
+#: 2,000 a second.
 RETURNS_AT_ONCE: Final = 100
 RETURN_PAUSE: Final = 0.05
 #: Bytes of payload offered to clients in one turn of the loop; the rest of a burst follows in the next.
@@ -102,7 +115,8 @@ APPEND_BYTES: Final = 1024 * 1024
 #: Events and bytes that wait for one partition in one process: a tenth of a second at full speed. → Busy
 APPEND_QUEUE: Final = 10_000
 APPEND_QUEUE_BYTES: Final = 16 * 1024 * 1024
-#: How long a connection or a reply of the log server may take. → Unavailable; what was under way is unknown
+#: How long a connection of the log server may take, and how long it may be silent before a reply is complete.
+#: → Unavailable; what was under way is unknown
 LOG_CONNECT_WITHIN: Final = 2.0
 LOG_REPLY_WITHIN: Final = 5.0
 #: How long a replica may take to confirm a batch before callers who do not wait hear Unavailable; others wait on.
@@ -203,6 +217,8 @@ BROKER_PACKET_BYTES: Final = 128 * 1024
 SETTINGS_BYTES: Final = 256 * 1024
 #: Most partitions of an application's log: each edge follows each of them on a connection. → Misconfigured
 PARTITIONS_MOST: Final = 64
+#: Most edges on one machine that share a port: each follows every partition that its clients watch. → Misconfigured
+EDGE_PROCESSES_MOST: Final = 64
 #: Rows of `[[mqtt.map]]`, each one subscription at the broker; wildcards cover whole fleets. → Misconfigured
 MQTT_MAPS: Final = 256
 #: Most events an application may ask to keep whatever their age: 64 GiB a partition at 64 KiB each. → Misconfigured
@@ -268,6 +284,25 @@ BODY_WITHIN: Final = 30.0
 #: Seconds for a watcher's socket to take one block of a stream; the send queue bounds what
 #: waits behind it. → the connection is cut, and the watcher resumes
 STREAM_WITHIN: Final = 30.0
+
+# --- gateway doctor -------------------------------------------------------------------------------------------------
+
+#: Newest entries of a partition, and its last values and dead letters, that are looked at. → `--all` reads everything
+DOCTOR_ENTRIES: Final = 2_000
+#: Damaged entries that are named, and foreign ones. → counted
+DOCTOR_NAMED: Final = 10
+#: Characters of one finding, which may hold the error of a handler. → an ellipsis; --json shows all of it
+DOCTOR_CHARACTERS: Final = 1_000
+#: How long a group that lags is watched for a step of its cursor: an idle one is remembered every quarter of a lease.
+DOCTOR_WATCH: Final = 4.0
+#: How long a service's database may take to answer. → reported as away
+DOCTOR_WITHIN: Final = 10.0
+#: Shares of the log server's memory, and of a bound that trimming waits for, from which to warn, and to call it bad.
+DOCTOR_FULL: Final = (0.8, 0.95)
+#: New epochs of a partition within an hour from which to warn: a server that restarts, or fails over, again and again.
+DOCTOR_EPOCHS: Final = 4
+#: Seconds after which a mark is old, an event too old to be still in an outbox, and a saga's deadline overdue.
+DOCTOR_LATE: Final = 60.0
 
 # --- services -------------------------------------------------------------------------------------------------------
 
@@ -386,6 +421,14 @@ FORWARD_WAIT: Final = 1.0
 #: could meet a closing one.
 FORWARD_IDLE: Final = 2.0
 
+# --- lists over HTTP ------------------------------------------------------------------------------------------------
+
+#: Items of a page: by default, and at most. → Refused
+PAGE: Final = 50
+PAGE_MOST: Final = 500
+#: Characters of a cursor. → Refused
+CURSOR: Final = 1_024
+
 # --- documents ------------------------------------------------------------------------------------------------------
 
 #: Documents for different rights that are kept encoded: there are as many as principals that grants name, each of a
@@ -428,6 +471,9 @@ SAGA_PAUSE_MOST: Final = 3_600.0
 SAGA_KEPT: Final = 90 * 86_400.0
 #: Rows that each start forgets, so that they are always fewer than what was started meanwhile.
 SAGA_FORGETS: Final = 2
+
+#: How often the worker that empties the outbox counts them, for its metrics.
+SAGA_COUNTED_EVERY: Final = 15.0
 
 # --- history and presence -------------------------------------------------------------------------------------------
 

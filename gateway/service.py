@@ -151,6 +151,8 @@ class Service:
         #: Opaque here: `adapters/http_service.py` checks and serves them.
         self.routes = tuple(routes)
         self._reactions: list[Reaction] = []
+        #: Names of the sagas that it runs: each adds its own.
+        self.sagas: list[str] = []
 
     @property
     def reactions(self) -> tuple[Reaction, ...]:

@@ -59,6 +59,23 @@ class Row(msgspec.Struct, frozen=True, gc=False):
     delayed: bool = False
 
 
+class SagaCount(msgspec.Struct, frozen=True):
+    """How many sagas of one name are open, by their phase; and how many of these somebody should look at."""
+
+    saga: str
+    running: int = 0
+    finishing: int = 0
+    compensating: int = 0
+    #: Whose deadline passed without a word of it: its timer is a dead letter, or nobody works.
+    overdue: int = 0
+    #: Whose command was asked again too often.
+    stuck: int = 0
+
+    @property
+    def open(self) -> int:
+        return self.running + self.finishing + self.compensating
+
+
 class Seen(BaseException):
     """Raised out of a handler whose event was handled before: nothing more is to be done.
 
@@ -109,6 +126,12 @@ class Store(Protocol):
 
     async def sent(self, rows: Sequence[Row]) -> None:
         """Forget rows that are in the log."""
+
+    async def outbox_age(self) -> float:
+        """Return for how many seconds the first event that may leave has waited; 0 where none may."""
+
+    async def sagas(self, names: Sequence[str]) -> list[SagaCount]:
+        """Count what is open, of each name."""
 
     async def purge(self, older: float) -> int:
         """Forget what was handled more than ``older`` seconds ago; returns how many, at most one page."""

@@ -7,11 +7,13 @@ import fcntl
 import json
 import os
 import secrets
+import signal
 import socket
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from functools import partial
+from itertools import groupby
 from pathlib import Path
 
 import msgspec
@@ -19,9 +21,9 @@ import msgspec
 from gateway import limits
 from gateway.adapters import embedded
 from gateway.adapters.child import Door, Plan, Server
+from gateway.adapters.device_rights import acl
 from gateway.core.declared import Declared
 from gateway.core.mapping import TopicMap
-from gateway.core.topic import overlap
 from gateway.errors import Misconfigured, ServerFailed, ServerMissing
 from gateway.settings import Settings
 
@@ -45,7 +47,7 @@ class Running(msgspec.Struct, frozen=True):
     mqtt: str
     #: Which broker: ``mosquitto``, ``iotcore``, or ``yours``.
     broker: str
-    #: Bridge and workers -> where each answers /livez, /readyz and /metrics.
+    #: Bridge, workers, and edges that share a port -> where each answers /livez, /readyz and /metrics.
     health: dict[str, str] = {}
 
 
@@ -111,32 +113,29 @@ class Up:
         port = self._free(edge.host, edge.port or embedded.free_port(), "edge")
         self._env |= {"GATEWAY_LOG_URL": log, "GATEWAY_MQTT_URL": mqtt, "GATEWAY_EDGE_PORT": str(port)}
         self._env |= {"GATEWAY_DATA": str(self.data)}
-        health = _free_ports(1 + len(self._services))
+        edges = [f"edge-{n}" for n in range(1, edge.processes + 1)] if edge.processes > 1 else []
+        names = (*edges, *self._services, "bridge")
+        probed = dict(zip(names, _free_ports(len(names)), strict=True))
         behind = [
-            word
-            for group, at in zip(self._services, health[1:], strict=True)
-            for word in ("--service", f"{group}=http://127.0.0.1:{at}")
+            word for group in self._services for word in ("--service", f"{group}=http://127.0.0.1:{probed[group]}")
         ]
-        await asyncio.gather(
-            self._child(lambda: self._process("edge", (self._edge_door(port),), "edge", *behind)),
-            self._child(lambda: self._probed(health[0], "bridge", "bridge")),
-            *(
-                self._child(partial(self._probed, port, group, "work", group))
-                for port, group in zip(health[1:], self._services, strict=True)
-            ),
-        )
+        words = {**dict.fromkeys(edges, ("edge", *behind)), **{group: ("work", group) for group in self._services}}
+        starting = [partial(self._probed, at, name, *words.get(name, (name,))) for name, at in probed.items()]
+        if not edges:
+            starting.append(partial(self._process, "edge", (self._edge_door(port),), "edge", *behind))
+        await asyncio.gather(*(self._child(start) for start in starting))
         if fleet is not None:
             accounts = str(self.data / "mqtt" / "devices.json")
             argv = (sys.executable, "-P", str(fleet), mqtt, accounts)
             await self._child(lambda: self._server("fleet", argv, ()))
         # The order in which they stop is this one, backwards.
-        order = ("valkey", "mosquitto", "iotcore", "edge", *self._services, "bridge", "fleet")
+        order = ("valkey", "mosquitto", "iotcore", "edge", *names, "fleet")
         self._children.sort(key=lambda child: order.index(child.name))
         host = f"[{edge.host}]" if ":" in edge.host else edge.host
         scheme = "https" if edge.tls_cert else "http"
         shown = "127.0.0.1" if host in ("0.0.0.0", "[::]", "") else host  # noqa: S104 - compared, not bound
-        probed = {name: f"http://127.0.0.1:{at}" for name, at in zip(("bridge", *self._services), health, strict=True)}
-        found = Running(os.getpid(), f"{scheme}://{shown}:{port}", log, mqtt, broker, probed)
+        health = {name: f"http://127.0.0.1:{at}" for name, at in probed.items()}
+        found = Running(os.getpid(), f"{scheme}://{shown}:{port}", log, mqtt, broker, health)
         write_secret(self.data / "up.json", msgspec.json.encode(found).decode())
         return found
 
@@ -151,10 +150,26 @@ class Up:
             for child in self._children:
                 group.create_task(self._keep(child), name=f"keep {child.name}")
 
+    def redeclare(self, declared: Declared, topic_map: TopicMap) -> None:
+        """Have the broker's rights follow ``declared``, and every process of ours read the declarations again.
+
+        Raises :class:`Misconfigured` where the broker cannot have such rights; then nothing is changed.
+        """
+        told = [child for child in self._children if child.name not in ("valkey", "mosquitto", "iotcore", "fleet")]
+        broker = next((child for child in self._children if child.name == "mosquitto"), None)
+        if broker is not None:
+            known = json.loads((self.data / "mqtt" / "devices.json").read_text())
+            write_secret(self.data / "mqtt" / "acl", acl(declared, topic_map, known))
+        self._declared.become(declared)
+        self._map.become(topic_map)
+        for child in (broker, *told):
+            if child is not None and child.alive:
+                os.kill(child.pid, signal.SIGHUP)
+
     async def stop(self) -> None:
-        """Stop every child, the last first; nothing stays behind."""
-        for child in reversed(self._children):
-            await asyncio.to_thread(child.stop)
+        """Stop every child, the last first, and the edges at once: none drains into another. Nothing stays behind."""
+        for _, equals in groupby(reversed(self._children), lambda child: child.name.partition("-")[0]):
+            await asyncio.gather(*(asyncio.to_thread(child.stop) for child in equals))
         if self._lock is not None:
             (self.data / "up.json").unlink(missing_ok=True)
             os.close(self._lock)
@@ -220,6 +235,7 @@ class Up:
         known |= {name: secrets.token_urlsafe(18) for name in devices if name not in known}
         write_secret(folder / "devices.json", json.dumps(known, indent=1))
         users = {**known, "gateway": password}
+        rights = acl(self._declared, self._map, known)
         port = self._free("127.0.0.1", 1883, "MQTT broker")
         try:
             server = embedded.mosquitto(folder, users=users, port=port)
@@ -232,11 +248,8 @@ class Up:
                 f"redelivery. For more: {missing.install}"
             )
             return server
-        more = rights(self._declared, self._map, known)
-        if more:
-            with (folder / "acl").open("a") as acl:
-                acl.write("".join(f"{line}\n" for line in more))
-            server.restart()
+        write_secret(folder / "acl", rights)
+        os.kill(server.pid, signal.SIGHUP)
         return server
 
     def _free(self, host: str, wanted: int, what: str) -> int:
@@ -271,71 +284,6 @@ class Up:
 
 
 _LIVEZ = b"GET /livez HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
-
-
-def rights(declared: Declared, topic_map: TopicMap, accounts: Iterable[str] = ()) -> list[str]:
-    """Return lines of a Mosquitto ACL: what the declarations let devices write and read, and old topics.
-
-    ``pattern`` lines know the client's own name (%u): they say ``anyone`` and ``device:{name}``. A grant to all
-    devices is a line in the section of each of ``accounts``, for a client without a name is no device. The broker asks
-    of each message that it delivers, so a device that subscribes to more than it may read gets what it may read.
-    """
-    patterns: list[tuple[str, str, Mapping[int, str]]] = []
-    each: list[tuple[str, str]] = []
-    named: list[tuple[str, str, str]] = []
-    for topic in declared:
-        do, grants = ("read", topic.read) if topic.mqtt == "out" else ("write", topic.write)
-        for grant in grants if topic.mqtt else ():
-            kind, _, name = grant.partition(":")
-            if kind == "device" and name.startswith("{"):
-                patterns.append((do, topic.filter, {topic.pattern.split("/").index(name): "%u"}))
-            elif kind == "device" and name:
-                named.append((name, do, topic.filter))
-            elif kind == "device":
-                each.append((do, topic.filter))
-            elif grant == "anyone":
-                patterns.append((do, topic.filter, {}))
-    for rule in topic_map.rules:
-        levels = rule.source.split("/")
-        if "{device}" in levels:
-            patterns.append(("write", rule.filter, {levels.index("{device}"): "%u"}))
-        elif any("device" in topic.write and overlap(topic.filter, rule.reach) for topic in declared):
-            each.append(("write", rule.filter))
-    said = [
-        f"pattern {do} {'/'.join(own.get(n, level) for n, level in enumerate(filter.split('/')))}"
-        for do, filter, own in patterns
-    ]
-    for account in accounts:
-        own = [*each, *((do, filter) for name, do, filter in named if name == account)]
-        said += [f"user {account}", *(f"topic {do} {filter}" for do, filter in own)] if own else []
-    return said
-
-
-def unwritable(declared: Declared, topic_map: TopicMap) -> list[str]:
-    """Return the patterns that say ``mqtt = "in"`` and that no device's account of `rights` could write."""
-    base = (line.removeprefix("pattern write ") for line in embedded.mosquitto_acl().splitlines() if "write" in line)
-    open_to = [line.replace("%u", "+") for line in base if line.startswith("devices/")]
-    open_to += [rule.reach for rule in topic_map.rules]
-    return [
-        topic.pattern
-        for topic in declared
-        if topic.mqtt == "in"
-        and not any(grant == "anyone" or grant.partition(":")[0] == "device" for grant in topic.write)
-        and not any(overlap(topic.filter, filter) for filter in open_to)
-    ]
-
-
-def unreadable(declared: Declared) -> list[str]:
-    """Return the patterns that say ``mqtt = "out"`` and that no device's account of `rights` could read."""
-    base = (line.removeprefix("pattern read ") for line in embedded.mosquitto_acl().splitlines() if "read" in line)
-    open_to = [line.replace("%u", "+") for line in base if line.startswith("devices/")]
-    return [
-        topic.pattern
-        for topic in declared
-        if topic.mqtt == "out"
-        and not any(grant == "anyone" or grant.partition(":")[0] == "device" for grant in topic.read)
-        and not any(overlap(topic.filter, filter) for filter in open_to)
-    ]
 
 
 def _free_ports(count: int) -> list[int]:

@@ -76,9 +76,17 @@ async def running_bridge(
 
 @contextmanager
 def device(
-    broker: Server, *, version: MQTTProtocolVersion = MQTTv5, name: str = DEVICE, stays: bool = False
+    broker: Server,
+    *,
+    version: MQTTProtocolVersion = MQTTv5,
+    name: str = DEVICE,
+    stays: bool = False,
+    lost: list[object] | None = None,
 ) -> Iterator[Device]:
-    """A device on the broker: MQTT 5, or 3.1.1 on the port that speaks it. ``stays``: the broker keeps its session."""
+    """A device on the broker: MQTT 5, or 3.1.1 on the port that speaks it. ``stays``: the broker keeps its session.
+
+    ``lost`` is told of each connection that ends.
+    """
     port = broker.port if version == MQTTv311 else int(broker.url.rpartition(":")[2])
     kept: dict[str, Any] = {}
     if stays and version == MQTTv5:
@@ -90,6 +98,8 @@ def device(
     paho.username_pw_set(name, USERS[name])
     there, one = threading.Event(), Device(paho)
     paho.on_connect = lambda *_: there.set()
+    if lost is not None:
+        paho.on_disconnect = lambda *_: lost.append(_)
     paho.connect("127.0.0.1", port, **kept)
     paho.loop_start()
     try:

@@ -316,9 +316,9 @@ def test_the_locks_agree() -> None:
     assert {name: version for name, (version, _) in run.items()} == {name: dev[name][0] for name in run}
 
 
-def test_the_sdk_lock_names_no_host() -> None:
-    lock = json.loads((ROOT / "tests/journeys/sdk/package-lock.json").read_text(encoding="utf-8"))
-    packages = {path: package for path, package in lock["packages"].items() if path}
+@pytest.mark.parametrize("lock", files("package-lock.json"), ids=lambda lock: lock.path)
+def test_no_lock_of_npm_names_a_host(lock: Source) -> None:
+    packages = {path: package for path, package in json.loads(lock.text)["packages"].items() if path}
     assert packages
     assert [path for path, package in packages.items() if "resolved" in package or "integrity" not in package] == []
 

@@ -49,12 +49,31 @@ class Broadcast(_Publishing, frozen=True):
     channels: list[str]
 
 
-class Unsubscribe(msgspec.Struct, frozen=True):
-    """One connection where ``client`` names it, else all of ``user``."""
+class _OfUser(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One connection where ``client`` names it, else all of ``user``.
+
+    What is not heeded (``session``, ``override``) is refused: without it the command would mean more than was asked.
+    """
 
     user: str
-    channel: str
     client: str = ""
+
+
+class Subscribe(_OfUser, frozen=True, kw_only=True):
+    channel: str
+    #: What came after it is sent first.
+    recover_since: Since | None = None
+
+
+class Refresh(_OfUser, frozen=True, kw_only=True):
+    """When its connections end, in seconds since 1970; or that they are over."""
+
+    expire_at: int = 0
+    expired: bool = False
+
+
+class Unsubscribe(_OfUser, frozen=True, kw_only=True):
+    channel: str
 
 
 class Reason(msgspec.Struct, frozen=True):
@@ -64,11 +83,9 @@ class Reason(msgspec.Struct, frozen=True):
     reason: str = ""
 
 
-class Disconnect(msgspec.Struct, frozen=True):
-    """One connection where ``client`` names it, else all of ``user`` but those of the ``whitelist``."""
+class Disconnect(_OfUser, frozen=True, kw_only=True):
+    """Not those of the ``whitelist``."""
 
-    user: str
-    client: str = ""
     whitelist: list[str] = []
     disconnect: Reason | None = None
 
@@ -134,6 +151,8 @@ class Server(Protocol):
     """What the bearer of one key may do; every method raises ``errors`` only."""
 
     async def publish(self, channel: str, data: bytes, idempotency: str) -> Published: ...
+    async def subscribe(self, asked: Subscribe) -> Done: ...
+    async def refresh(self, asked: Refresh) -> Done: ...
     async def unsubscribe(self, asked: Unsubscribe) -> Done: ...
     async def disconnect(self, asked: Disconnect) -> Done: ...
     async def presence(self, channel: str) -> PresenceResult: ...
@@ -147,9 +166,12 @@ class Api(Guarded, Protocol):
         """Return what the bearer of ``key`` may do; raises :class:`BadToken` and :class:`Denied`."""
 
 
-_REQUESTS: Final[dict[str, type[msgspec.Struct]]] = {
+#: Method → what it takes.
+REQUESTS: Final[dict[str, type[msgspec.Struct]]] = {
     "publish": Publish,
     "broadcast": Broadcast,
+    "subscribe": Subscribe,
+    "refresh": Refresh,
     "unsubscribe": Unsubscribe,
     "disconnect": Disconnect,
     "presence": OfChannel,
@@ -158,7 +180,7 @@ _REQUESTS: Final[dict[str, type[msgspec.Struct]]] = {
     "info": Info,
 }
 #: What others of this form offer and we do not.
-_ABSENT: Final = ("subscribe", "refresh", "channels", "history_remove")
+_ABSENT: Final = ("channels", "history_remove")
 
 
 class _Batch(msgspec.Struct, frozen=True):
@@ -177,7 +199,7 @@ def routes(api: Api) -> list[Route]:
         body = await body_of(request, limits.API_BODY_BYTES)
         if method == "batch":
             return _json({"replies": await _replies(api, server, body)})
-        if method not in _REQUESTS and method not in _ABSENT:
+        if method not in REQUESTS and method not in _ABSENT:
             return Response(status_code=404, headers=NO_STORE)
         try:
             return _json({"result": await _do(server, method, body)})
@@ -206,13 +228,17 @@ async def _replies(api: Api, server: Server, body: bytes) -> list[dict[str, Any]
 
 
 async def _do(server: Server, method: str, body: bytes) -> msgspec.Struct:
-    if method not in _REQUESTS:
+    if method not in REQUESTS:
         raise NotAvailable(f"this server does not offer {method[:40]!r}", "see docs/protocol.md")
-    match _read(body or b"{}", _REQUESTS[method]):
+    match _read(body or b"{}", REQUESTS[method]):
         case Publish() as asked:
             return await server.publish(asked.channel, asked.payload(), asked.idempotency_key)
         case Broadcast() as asked:
             return await _broadcast(server, asked)
+        case Subscribe() as asked:
+            return await server.subscribe(asked)
+        case Refresh() as asked:
+            return await server.refresh(asked)
         case Unsubscribe() as asked:
             return await server.unsubscribe(asked)
         case Disconnect() as asked:

@@ -69,21 +69,22 @@ class HeadTooLarge(TooLarge):
     status = 431
 
 
-class _NoRoute(GatewayError):
+class NoRoute(GatewayError):
     """No such path or method."""
 
     code = "no_route"
+    status = 404
     whose = "caller"
 
     def __init__(self, status: int, detail: str) -> None:
-        super().__init__(detail, "see docs/protocol.md for the paths and methods of this server")
+        super().__init__(detail, "see /openapi.json for the paths and methods of this server")
         self.status = status  # type: ignore[misc]  # one class for 404 and 405
 
 
 async def no_route(request: Request, error: Exception) -> Response:
     # Starlette types its error handlers by Exception, and calls this one with HTTPException alone.
     known = cast("HTTPException", error)
-    answer = problem(_NoRoute(known.status_code, f"{request.method} {request.url.path[:200]}: {known.detail}"))
+    answer = problem(NoRoute(known.status_code, f"{request.method} {request.url.path[:200]}: {known.detail}"))
     answer.headers.update(known.headers or {})
     return answer
 

@@ -7,9 +7,8 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from http import HTTPStatus
-from typing import TypeVar, cast
+from typing import cast
 
-import msgspec
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
@@ -20,13 +19,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from gateway import limits
 from gateway.adapters.http_bounds import TooSlow, bounded, check_plain, closing, cut, cutting
 from gateway.adapters.http_credentials import bearer
+from gateway.adapters.http_operation import operations
 from gateway.adapters.http_problem import problem
 from gateway.adapters.tokens import Verifier
-from gateway.core.access import ANONYMOUS, Principal, may
-from gateway.core.payload import check_json
+from gateway.core.access import ANONYMOUS
 from gateway.errors import (
-    BadPayload,
-    BadToken,
     Busy,
     Denied,
     GatewayError,
@@ -36,8 +33,6 @@ from gateway.errors import (
 )
 from gateway.service import Service
 from gateway.store import Reading, Transaction
-
-T = TypeVar("T")
 
 
 class _Said(GatewayError):
@@ -49,31 +44,6 @@ class _Said(GatewayError):
         super().__init__(detail)
         self.status = status  # type: ignore[misc]  # one class for whatever a route says
         self.code = "no_route" if status in (404, 405) else "refused"  # type: ignore[misc]  # for the same reason
-
-
-def principal(request: Request, *grants: str) -> Principal:
-    """Return who asks; with ``grants``, only one whom they let through.
-
-    A grant is a word as of ``Topic.read``: ``operator``, ``service:billing``, or ``user:{user}`` where ``{user}`` is a
-    part of the route's path. Raises :class:`BadToken` (401) where no token came, and :class:`Denied` (403).
-    """
-    who: Principal = request.state.principal
-    if who == ANONYMOUS:
-        raise BadToken("a token is needed", "send Authorization: Bearer TOKEN")
-    if grants and not may(who, grants, request.path_params):
-        raise Denied(f"{who} may not do this", f"it takes {' or '.join(grants)}")
-    return who
-
-
-async def body(request: Request, type: type[T]) -> T:
-    """Return the request's body, strict JSON, as ``type``: anything that msgspec decodes.
-
-    Raises :class:`BadPayload` (422) with what is wrong and where, and :class:`TooLarge` (413).
-    """
-    try:
-        return msgspec.json.decode(check_json(await request.body()), type=type)
-    except msgspec.ValidationError as error:
-        raise BadPayload(f"the body is not what this route takes: {error}", "mend it") from None
 
 
 @asynccontextmanager
@@ -102,12 +72,6 @@ async def publish(request: Request, topic: str, payload: object, *, id: str = ""
     return str(await request.state.service.publish(topic, payload, {}, id))
 
 
-def answer(value: object, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
-    """Return ``value`` as JSON: anything that msgspec encodes. Caches keep nothing, unless ``headers`` say so."""
-    known = {"cache-control": "no-store", "x-content-type-options": "nosniff", **(headers or {})}
-    return Response(msgspec.json.encode(value), status, known, "application/json")
-
-
 def check(service: Service, group: str) -> None:
     """Raise :class:`Misconfigured` for a route that cannot be served."""
     for route in service.routes:
@@ -116,6 +80,8 @@ def check(service: Service, group: str) -> None:
                 f"service {group!r}: {route!r} is no route that is served",
                 "use Route or Mount of starlette.routing; clients' WebSockets end at the edge",
             )
+    for _ in operations(group, service):
+        pass  # each is looked at as it comes
 
 
 def application(service: Service, group: str, verifier: Verifier, state: Mapping[str, object]) -> ASGIApp:

@@ -6,6 +6,8 @@ from collections.abc import Callable
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
+from gateway.store import SagaCount
+
 #: Seconds from the door an event came through to the write to its watchers.
 _LATENCY = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 5.0)
 
@@ -88,6 +90,10 @@ class WorkerMetrics(Metrics):
         self.again = self._ended.labels(service, "again")
         self.given_up = self._ended.labels(service, "dead")
         self.fenced = Counter("gateway_leases_lost", "Leases that another took", labels, registry=to).labels(service)
+        self._unanswered = Counter(
+            "gateway_answers_refused", "Answers to devices that went nowhere", [*labels, "reason"], registry=to
+        )
+        self._sagas = Gauge("gateway_sagas", "Open sagas, by state", [*labels, "saga", "state"], registry=to)
         self._answers = Histogram(
             "gateway_route_seconds",
             "Answers of the service's own routes, by class of status",
@@ -98,6 +104,14 @@ class WorkerMetrics(Metrics):
 
     def answered(self, status: int, seconds: float) -> None:
         self._answers.labels(self._service, f"{status // 100}xx").observe(seconds)
+
+    def unanswered(self, reason: str) -> None:
+        self._unanswered.labels(self._service, reason).inc()
+
+    def sagas(self, count: SagaCount) -> None:
+        """``overdue`` and ``stuck`` are counted among the phases, too."""
+        for state in ("running", "finishing", "compensating", "overdue", "stuck"):
+            self._sagas.labels(self._service, count.saga, state).set(getattr(count, state))
 
     def dead(self, reason: str) -> None:
         self._dead.labels(self._service, reason).inc()

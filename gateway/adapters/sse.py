@@ -39,12 +39,18 @@ class Stream:
         self._over = False
 
     @property
+    def queue(self) -> Stream:
+        return self
+
+    @property
     def busy(self) -> bool:
         return len(self._queue) > 0
 
-    def offer(self, data: bytes) -> bool:
-        self._filled.set()
-        return self._queue.offer(data)
+    def share(self, queues: list[Stream], data: bytes) -> None:
+        for stream in queues:
+            stream._filled.set()
+            if not stream._queue.offer(data):
+                stream.too_slow()
 
     def too_slow(self) -> None:
         # It may never read again: whoever waits for its socket must hold neither frames nor a place in fan-out.

@@ -1,12 +1,13 @@
 """A WebSocket client's connection: uvicorn's door, our frames, and one write for everything that waits.
 
 uvicorn accepts a WebSocket protocol class of the application's own, so HTTP and WebSocket share one port while no
-queue, task or await stands between an event and ``transport.write``.
+queue, task or await stands between an event and ``write(2)``.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Callable
 from typing import Any, Protocol, cast
 
@@ -32,6 +33,9 @@ class Client(Protocol):
     def received_binary(self, data: bytes) -> None:
         """One binary message came."""
 
+    def too_slow(self) -> None:
+        """What it was sent does not fit any more: see :meth:`Connection.too_slow`."""
+
     def lost(self) -> None:
         """The connection is gone; nothing can be sent any more."""
 
@@ -46,20 +50,56 @@ class Turn:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._waiting: list[Connection] = []
+        #: What all of these are to have, behind what each has waiting. No step but the write is taken for one of them.
+        self._shared: tuple[list[Connection], bytes] | None = None
 
     def add(self, connection: Connection) -> None:
         if not self._waiting:
             self._loop.call_soon(self._flush)
         self._waiting.append(connection)
 
+    def share(self, connections: list[Connection], block: bytes) -> None:
+        """Send ``block`` to all ``connections``, at the end of this turn."""
+        shared = self._shared
+        if shared is not None and shared[0] == connections and len(shared[1]) + len(block) <= limits.SEND_BYTES:
+            self._shared = connections, shared[1] + block
+        elif shared is None:
+            if not self._waiting:
+                self._loop.call_soon(self._flush)
+            self._shared = connections, block
+        else:
+            for connection in connections:
+                connection.send(block)
+
+    def settle(self) -> None:
+        """Let everybody have for himself what is shared, before something else happens to one of them."""
+        if self._shared is not None:
+            (connections, block), self._shared = self._shared, None
+            for connection in connections:
+                connection.send(block)
+
     def _flush(self) -> None:
+        if self._shared is not None:
+            (connections, block), self._shared = self._shared, None
+            write, size = os.write, len(block)
+            for connection in connections:
+                fd = connection.fd
+                if fd is None or connection._waiting is not None:
+                    connection.send(block)
+                    continue
+                try:
+                    sent = write(fd, block)
+                except OSError:  # full, or broken: the transport finds out which
+                    sent = 0
+                if sent < size:
+                    connection.write(block[sent:])
         waiting, self._waiting = self._waiting, []
         for connection in waiting:
             connection.flush()
 
 
 class Connection(asyncio.Protocol):
-    """One client's socket. Frames go out by :meth:`offer`, at the end of the turn; text comes in to its client."""
+    """One client's socket. Frames go out by :meth:`send`, at the end of the turn; text comes in to its client."""
 
     __slots__ = (
         "_client",
@@ -67,18 +107,26 @@ class Connection(asyncio.Protocol):
         "_closing",
         "_drained",
         "_paused",
-        "_queue",
         "_reader",
+        "_socket",
         "_transport",
         "_turn",
+        "_waiting",
         "_welcome",
+        "fd",
     )
 
     def __init__(self, welcome: Welcome, turn: Turn, clients: set[Any]) -> None:
         self._welcome = welcome
         self._turn = turn
         self._clients = clients
-        self._queue = SendQueue()
+        #: What waits: nothing, one block as mostly, or more. An empty block: nothing is taken any more.
+        self._waiting: bytes | SendQueue | None = None
+        #: The socket; None under TLS.
+        self._socket: int | None = None
+        #: The same while the transport's buffer is empty, and nobody is to be told that something left. Then a block is
+        #: written past the transport, whose own write takes twice as long where sockets are many.
+        self.fd: int | None = None
         self._reader = frame.FrameReader(limits.MESSAGE_BYTES)
         self._client: Client | None = None
         self._transport: asyncio.Transport | None = None
@@ -91,6 +139,8 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
         self._transport.set_write_buffer_limits(limits.TRANSPORT_BYTES)
+        if transport.get_extra_info("ssl_object") is None:
+            self._socket = transport.get_extra_info("socket").fileno()
         self._clients.add(self)
 
     def data_received(self, data: bytes) -> None:
@@ -103,7 +153,7 @@ class Connection(asyncio.Protocol):
             if message.opcode == frame.TEXT:
                 self._client.received(message.payload)
             elif message.opcode == frame.PING:
-                self.offer(frame.pong(message.payload))
+                self.send(frame.pong(message.payload))
             elif message.opcode == frame.CLOSE:
                 self._end(frame.encode(frame.CLOSE, message.payload[:2]))
             elif message.opcode == frame.BINARY:
@@ -122,9 +172,8 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._clients.discard(self)
-        self._closing = True
+        self._stop()
         self._transport = None
-        self._wake()
         client, self._client = self._client, None
         if client is not None:
             client.lost()
@@ -137,41 +186,85 @@ class Connection(asyncio.Protocol):
 
     def offer(self, data: bytes) -> bool:
         """Take whole frames for the write at the end of this turn; return False when too much waits already."""
+        self._turn.settle()
+        waiting = self._waiting
+        if waiting is None:
+            self._waiting = data
+            self._turn.add(self)
+            return True
         if self._closing:
             return True  # our close frame is the last that may leave (RFC 6455, 5.5.1); nobody is slow any more
-        if not len(self._queue) and not self._paused:
-            self._turn.add(self)
-        return self._queue.offer(data)
+        if isinstance(waiting, bytes):
+            self._waiting = queue = SendQueue()
+            queue.offer(waiting)
+            waiting = queue
+        return waiting.offer(data)
 
     def send(self, data: bytes) -> None:
-        """Send one whole frame to this client alone; a client too slow for it is closed."""
-        if not self.offer(data):
-            self.too_slow()
+        """Send whole frames to this client; one too slow for them is given up."""
+        if not self.offer(data) and self._client is not None:
+            self._client.too_slow()
+
+    def share(self, queues: list[Connection], data: bytes) -> None:
+        """Send the same frames to all of these, of whom this is one."""
+        self._turn.share(queues, data)
 
     async def drained(self, most: int = 0) -> None:
         """Wait until at most ``most`` bytes wait beside what the transport may hold, or the connection is gone.
 
         Callers are woken one after the other, and each looks again: what the first of them sends counts for the next.
         """
-        while (self._paused or self._queue.size > most) and not self._closing:
+        while True:
+            self._turn.settle()  # it counts
+            if self._closing or not (self._paused or self._size > most):
+                return
             if self._drained is None:
                 self._drained = asyncio.get_running_loop().create_future()
+            self.fd = None
             await asyncio.shield(self._drained)
 
     @property
     def busy(self) -> bool:
         """Something offered has not left yet, or fills the transport's buffer."""
-        return self._paused or self._queue.size > 0
+        return self._paused or self._size > 0
+
+    @property
+    def _size(self) -> int:
+        waiting = self._waiting
+        return len(waiting or b"") if not isinstance(waiting, SendQueue) else waiting.size
 
     @property
     def gone(self) -> bool:
         return self._closing
 
     def flush(self) -> None:
-        if not self._paused and not self._closing and len(self._queue) and self._transport is not None:
-            self._transport.write(self._queue.take())
-        if self._drained is not None and not self._paused:
+        if self._paused or self._closing:
+            return
+        block = self._take()
+        if self.fd is not None:
+            try:
+                block = block[os.write(self.fd, block) :]
+            except OSError:
+                self.fd = None
+        if block or self.fd is None:
+            self.write(block)
+
+    def write(self, block: bytes) -> None:
+        """Write through the transport, which keeps what the socket does not take."""
+        transport = cast("asyncio.Transport", self._transport)
+        transport.write(block)
+        self.fd = None if transport.get_write_buffer_size() else self._socket
+        if not self._paused:
             self._wake()
+
+    def _take(self) -> bytes:
+        waiting, self._waiting = self._waiting, None
+        return waiting.take() if isinstance(waiting, SendQueue) else waiting or b""
+
+    def _stop(self) -> None:
+        """Take nothing more, and leave what was taken to the transport."""
+        self._closing, self.fd, self._waiting = True, None, b""
+        self._wake()
 
     def _wake(self) -> None:
         drained, self._drained = self._drained, None
@@ -180,7 +273,7 @@ class Connection(asyncio.Protocol):
 
     def too_slow(self) -> None:
         """Give up on a reader that does not read. It comes back, and resumes from its position."""
-        self._queue.take()
+        self._take()
         self.close(SLOW)
 
     def close(self, why: Close) -> None:
@@ -191,9 +284,10 @@ class Connection(asyncio.Protocol):
         transport = self._transport
         if self._closing or transport is None:
             return
-        self._closing = True
-        self._wake()
-        transport.write((self._queue.take() if len(self._queue) else b"") + goodbye)
+        self._turn.settle()
+        last = self._take() + goodbye
+        self._stop()
+        transport.write(last)
         transport.close()
         # A peer that does not read would hold the transport's buffer for ever.
         asyncio.get_running_loop().call_later(limits.CLOSE_WITHIN, transport.abort)
@@ -203,7 +297,7 @@ class Connection(asyncio.Protocol):
         request = handshake.parse(head)
         answer = request if isinstance(request, handshake.Refused) else self._welcome(self, request)
         if isinstance(answer, handshake.Refused):
-            self._closing = True
+            self._stop()
             transport.write(answer.response())
             transport.close()
             return

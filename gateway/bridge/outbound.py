@@ -305,7 +305,10 @@ class Outbound:
 
     def _letter(self, record: Record, reason: str, error: str, lease: Lease) -> DeadLetter:
         event = record.event
-        found = self._by.declared.find(event.topic)
+        try:
+            key = self._by.declared.find(event.topic).key
+        except NotDeclared:  # it was, when it left
+            key = event.topic
         return DeadLetter(
             reason,
             error,
@@ -319,7 +322,7 @@ class Outbound:
             worker=self._by.worker,
             id=event.id,
             at=f"{record.epoch}-{record.offset}",
-            key="" if found.key == event.topic else found.key,
+            key="" if key == event.topic else key,
         )
 
     @property

@@ -9,7 +9,7 @@ import logging
 import os
 import re
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
 
 from gateway import limits
@@ -78,7 +78,12 @@ class Bridge:
         #: Of the current term; None while standing by.
         self.client: MqttClient | None = None
         self.inbound: Inbound | None = None
-        self._ways: Sequence[Outbound] = ()
+        self._serving: Term | None = None
+        self._course: Course | None = None
+        self._ways: list[Outbound] = []
+        #: Who runs them, and as what.
+        self._carrying: asyncio.TaskGroup | None = None
+        self._sending: list[asyncio.Task[None]] = []
 
     @property
     def filters(self) -> tuple[str, ...]:
@@ -102,6 +107,34 @@ class Bridge:
             down.append("mqtt out: the cursors have not begun, and what is published now does not leave")
         return down + self.log.unready()
 
+    async def redeclare(self, declared: Declared, topic_map: TopicMap) -> str:
+        """Carry what these say from now on; return what that changed. Nothing under way is lost.
+
+        Raises :class:`Misconfigured` or :class:`Unavailable` where broker or log do not take it: then nothing changes.
+        """
+        before = self.filters
+        old, old_map = self._declared.copy(), TopicMap(self._judge.topic_map.rules)
+        # First of all: what a new filter lets in must find its declaration.
+        self._declared.become(declared)
+        self._judge.topic_map.become(topic_map)
+        try:
+            if self._serving is not None:
+                with suppress(Fenced):  # then another bridge serves the broker
+                    await self.log.fence(self._partitions("in"), self._name, self._serving.lease.term)
+            if self.client is not None:
+                await self.client.resubscribe(self.filters)
+        except GatewayError:
+            self._declared.become(old)
+            self._judge.topic_map.become(old_map)
+            raise
+        known = {way.partition for way in self._ways}
+        if self._course is not None:
+            self._ways += [self._outbound(self._course, one) for one in self._partitions("out") if one not in known]
+        if self._carrying is not None:
+            self._begin(self._carrying)
+        new, gone = set(self.filters) - set(before), set(before) - set(self.filters)
+        return f"subscribed to {', '.join(sorted(new)) or 'nothing new'}, left {', '.join(sorted(gone)) or 'nothing'}"
+
     async def run(self, stop: asyncio.Event) -> None:
         """Serve the broker, or stand by, until ``stop`` is set.
 
@@ -120,8 +153,8 @@ class Bridge:
                     _logger.warning("stands by: %s", lost.exceptions[0])
                 finally:
                     self.metrics.active.set(0)
-                    self.client = self.inbound = None
-                    self._ways = ()
+                    self.client = self.inbound = self._serving = self._course = None
+                    self._ways, self._sending = [], []
                     self._down = "not connected to the broker yet"
             log.cancel()
 
@@ -154,7 +187,7 @@ class Bridge:
             on_disconnected=self._disconnected,
             permit=term.confirmed,
         )
-        course = Course(
+        course = self._course = Course(
             self.log,
             self._declared,
             client,
@@ -164,43 +197,50 @@ class Bridge:
             f"bridge.{self._name}",
             self._worker,
         )
-        ways = self._ways = [self._outbound(course, partition) for partition in self._partitions("out")]
+        self._ways += [self._outbound(course, partition) for partition in self._partitions("out")]
+        self._serving = term
         async with asyncio.TaskGroup() as group:
             keeping = group.create_task(self._keep(term, client), name="bridge lease")
             fencing = functools.partial(self.log.fence, self._partitions("in"), self._name, term.lease.term)
             await patiently(fencing, stop)
             await inbound.recall(stop)
             if not stop.is_set():
-                await self._carry(client, term, inbound, ways, stop)
+                await self._carry(client, term, inbound, stop)
             with suppress(Unavailable):  # it expires
                 await term.lease.release()
             keeping.cancel()
 
-    async def _carry(
-        self, client: MqttClient, term: Term, inbound: Inbound, ways: Sequence[Outbound], stop: asyncio.Event
-    ) -> None:
+    async def _carry(self, client: MqttClient, term: Term, inbound: Inbound, stop: asyncio.Event) -> None:
         async with asyncio.TaskGroup() as group:
             reading = group.create_task(self._connect(client, term), name="mqtt")
-            sending = [group.create_task(way.run(), name=f"out {way.partition}") for way in ways]
+            self._carrying = group
+            self._begin(group)
             self.metrics.active.set(1)
             try:
                 await inbound.until(stop)
-                await self._drain(inbound, ways, sending)
+                self._carrying = None
+                await self._drain(inbound)
             finally:
+                self._carrying = None
                 await inbound.close()
             # The way out first: what it hears from the broker until then it remembers.
-            for task in (*sending, reading):
+            for task in (*self._sending, reading):
                 task.cancel()
 
-    async def _drain(self, inbound: Inbound, ways: Sequence[Outbound], sending: Sequence[asyncio.Task[None]]) -> None:
+    def _begin(self, group: asyncio.TaskGroup) -> None:
+        """Begin the ways out that have not begun."""
+        for way in self._ways[len(self._sending) :]:
+            self._sending.append(group.create_task(way.run(), name=f"out {way.partition}"))
+
+    async def _drain(self, inbound: Inbound) -> None:
         """Take nothing new, and see what is under way through."""
-        for way in ways:
+        for way in self._ways:
             way.leave()
         with suppress(TimeoutError):
             async with asyncio.timeout(limits.DRAIN_WITHIN):
                 await inbound.drain()
-                if sending:
-                    await asyncio.wait(sending)
+                if self._sending:
+                    await asyncio.wait(self._sending)
 
     async def _keep(self, term: Term, client: MqttClient) -> None:
         try:

@@ -12,6 +12,7 @@ from gateway.adapters.mqtt import Options
 from gateway.bridge import Bridge
 from gateway.cli.configuration import Config, Configuration, gather
 from gateway.cli.process import LogFormat, LogLevel, Probe, Waiting, address, open_log, probed, serve
+from gateway.cli.reloading import Reload
 from gateway.errors import Misconfigured
 from gateway.settings import Settings
 
@@ -30,7 +31,8 @@ def run(
     found = gather(config)
     host, port = address(health)
     asked = options(found.settings)
-    serve(lambda stop: _bridge(found, asked, (host, port), stop), log_format, log_level)
+    reload = Reload(found, config)
+    serve(lambda stop: _bridge(found, asked, (host, port), reload, stop), log_format, log_level, reload.asked)
 
 
 def options(settings: Settings) -> Options:
@@ -40,7 +42,7 @@ def options(settings: Settings) -> Options:
         raise Misconfigured("no broker is named", "set mqtt.url, or run everything with `gateway up`")
     return Options(
         url=mqtt.url,
-        client_id=mqtt.client_id or f"{settings.gateway.name}-bridge",
+        client_id=client_id(settings),
         username=mqtt.username or None,
         password=_password(mqtt.password_file) if mqtt.password_file else None,
         receive_maximum=mqtt.receive_maximum,
@@ -48,7 +50,14 @@ def options(settings: Settings) -> Options:
     )
 
 
-async def _bridge(found: Configuration, asked: Options, at: tuple[str, int], stop: asyncio.Event) -> None:
+def client_id(settings: Settings) -> str:
+    """Return the client id that all bridges of the broker share."""
+    return settings.mqtt.client_id or f"{settings.gateway.name}-bridge"
+
+
+async def _bridge(
+    found: Configuration, asked: Options, at: tuple[str, int], reload: Reload, stop: asyncio.Event
+) -> None:
     waiting = Waiting()
     probe = Probe(waiting)
     async with probed(probe, *at):
@@ -64,8 +73,10 @@ async def _bridge(found: Configuration, asked: Options, at: tuple[str, int], sto
                 decoders=found.decoders,
                 gateway=found.settings.gateway.name,
             )
-            probe.become(bridge.unready, bridge.metrics.render, lambda: bridge.standing)
-            await bridge.run(stop)
+            reload.export(bridge.metrics)
+            probe.become(bridge.unready, bridge.metrics.render, lambda: reload.standing(bridge.standing))
+            async with reload.watching(log, lambda new: bridge.redeclare(new.declared, new.topic_map)):
+                await bridge.run(stop)
         finally:
             await log.close()
 

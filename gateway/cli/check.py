@@ -13,12 +13,14 @@ import typer
 
 from gateway import limits
 from gateway.adapters.http_service import check as check_routes
+from gateway.adapters.log.inspection import Inspection
 from gateway.adapters.log.link import Link, address
 from gateway.adapters.log.promises import check_replicas, check_server
 from gateway.adapters.log.resp import Wire
 from gateway.adapters.mqtt import MqttClient
 from gateway.adapters.tokens import load_secret
-from gateway.cli.bridge import options
+from gateway.bridge.process import lease_name
+from gateway.cli.bridge import client_id, options
 from gateway.cli.configuration import Config, Configuration, Json, gather, warnings
 from gateway.errors import GatewayError, Unavailable
 from gateway.settings import ServiceTable, Settings, redacted
@@ -99,6 +101,11 @@ async def _reached(found: Configuration) -> list[Finding]:
         log = await _log(found)
     except GatewayError as error:
         log = Finding("log", "none", str(error))
+    return [log, await reached_broker(found)]
+
+
+async def reached_broker(found: Configuration) -> Finding:
+    """Return whether the broker lets our account in; where a bridge of ours serves it, that is the answer."""
     settings = found.settings
     if not settings.mqtt.url and (up := running(settings)) is not None:
         # The broker that `gateway up` started, by the account that it gave the bridge.
@@ -106,8 +113,21 @@ async def _reached(found: Configuration) -> list[Finding]:
         ours = msgspec.structs.replace(settings.mqtt, url=up.mqtt, username="gateway", password_file=password)
         settings = msgspec.structs.replace(settings, mqtt=ours)
     if not settings.mqtt.url:
-        return [log, Finding("broker", "none is named; `gateway up` starts one")]
-    return [log, await _broker(settings)]
+        return Finding("broker", "none is named; `gateway up` starts one")
+    if settings.mqtt.username:
+        # A broker with use_username_as_clientid, as ours, takes a second client of the account for the first one come
+        # back, whatever id it gives: asking would throw the running bridge out (MQTT-3.1.4-3).
+        try:
+            inspection = Inspection(found.log_url, settings.gateway.name)
+            try:
+                holder = (await inspection.bridge(lease_name(client_id(settings)))).holder
+            finally:
+                await inspection.close()
+        except GatewayError:
+            return Finding("broker", f"{redacted(settings.mqtt.url)}: not asked, for a bridge may serve it")
+        if holder:
+            return Finding("broker", f"{redacted(settings.mqtt.url)}: not asked, for {holder} serves it")
+    return await _broker(settings)
 
 
 async def _log(found: Configuration) -> Finding:

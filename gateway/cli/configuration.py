@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
@@ -15,16 +15,21 @@ import typer
 
 from gateway import App, Service
 from gateway.adapters.decoders import BUILT_IN
+from gateway.adapters.device_rights import unreadable, unwritable
+from gateway.adapters.http_operation import operations as routed
+from gateway.adapters.http_problem import Problem
 from gateway.adapters.log import AppLog
 from gateway.app import declare, decoders, mapping, participants, promises, services
 from gateway.core.asyncapi import AsyncApi
 from gateway.core.declared import Declared
 from gateway.core.ingest import Decode
 from gateway.core.mapping import TopicMap
+from gateway.core.openapi import OpenApi
+from gateway.edge.operations import operations
 from gateway.errors import Misconfigured
 from gateway.settings import Settings, load
 from gateway.tables import nearest
-from gateway.up import running, unreadable, unwritable
+from gateway.up import running
 
 #: Variables of commands, beside those of the settings.
 VARIABLES = (
@@ -76,6 +81,12 @@ class Configuration(msgspec.Struct, frozen=True):
             anonymous=self.settings.edge.anonymous,
         )
 
+    def openapi(self, groups: Iterable[str]) -> OpenApi:
+        """What its edges' HTTP routes are, and those of the services ``groups``, which they forward to."""
+        own = operations(anonymous=self.settings.edge.anonymous)
+        behind = [one for group in sorted(groups) for one in routed(group, self.services[group])]
+        return OpenApi((*own, *behind), Problem, title=self.settings.gateway.name, version=version("topic-gateway"))
+
     @property
     def log_url(self) -> str:
         """The log server: of the settings, else of a running ``gateway up``; raises :class:`Misconfigured`."""
@@ -87,12 +98,12 @@ class Configuration(msgspec.Struct, frozen=True):
         return found.log
 
 
-def gather(config: Path | None) -> Configuration:
-    """Read everything; raises :class:`Misconfigured` with all that is wrong."""
+def gather(config: Path | None, environment: Mapping[str, str] | None = None) -> Configuration:
+    """Read everything, by default in the environment of now; raises :class:`Misconfigured` with all that is wrong."""
     path = config
     if path is None and Path("gateway.toml").is_file():
         path = Path("gateway.toml")
-    env = {name: value for name, value in os.environ.items() if name not in VARIABLES}
+    env = {n: value for n, value in (environment or os.environ).items() if n not in VARIABLES}
     settings = load(str(path) if path is not None else None, env)
     apps = [_app(name, path.parent if path is not None else Path()) for name in settings.gateway.apps]
     declared = declare(settings, apps)

@@ -20,9 +20,9 @@ import typer
 
 from gateway import limits, logs
 from gateway.adapters import embedded
+from gateway.adapters.device_rights import rights
 from gateway.cli.configuration import Config, Configuration, Json, gather
 from gateway.errors import LimitReached, Misconfigured, Refused
-from gateway.up import rights
 
 _audit = logging.getLogger("gateway.audit")
 

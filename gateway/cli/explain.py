@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -17,6 +18,7 @@ from gateway.cli.configuration import Config, Json, gather
 from gateway.cli.rows import print_rows
 from gateway.core.access import ANONYMOUS, KINDS, Grant, Principal
 from gateway.core.explain import Explanation, explain
+from gateway.core.topic import is_filter
 from gateway.settings import Settings
 
 
@@ -65,17 +67,26 @@ async def _bearer(settings: Settings, token: str) -> Grant:
 def _print(found: Explanation, asked: bool) -> None:
     rows = []
     for line in found.lines:
-        write = f"{'yes' if line.may_write else 'no'} ({', '.join(line.write) or 'nobody'})"
-        read = f"{'yes' if line.may_read else 'no'} ({', '.join(line.read) or 'nobody'})"
+        write = f"{'yes' if line.may_write else 'no'} ({granted(line.write, line.deny_write)})"
+        read = f"{'yes' if line.may_read else 'no'} ({granted(line.read, line.deny_read)})"
         rows.append((line.pattern, line.app, line.partition or "several", line.key or "open", write, read))
     print_rows(("declared as", "app", "partition", "key", "write", "read"), rows)
     console = Console(highlight=False, markup=False, soft_wrap=True)
-    console.print(f"{found.principal} may{'' if found.may_write else ' not'} publish {found.topic}")
-    console.print(f"{found.principal} may{'' if found.may_read else ' not'} subscribe to {found.topic}")
+    for does, refused in (("publish", found.write_refused), ("subscribe to", found.read_refused)):
+        said = f"may not {does} {found.topic}: {refused}" if refused else f"may {does} {found.topic}"
+        console.print(f"{found.principal} {said}")
     back = "gets what was missed" if found.recoverable else "goes on with what comes then"
     console.print(f"a subscriber who was cut off {back}")
+    if found.lines[0].presence and not is_filter(found.topic):
+        console.print(f"{found.principal} may{' not' if found.read_refused else ''} ask who is there")
     if asked:
         console.print(f"the payload is {'refused: ' + found.payload_error if found.payload_error else 'taken'}")
+
+
+def granted(grants: Sequence[str], denials: Sequence[str]) -> str:
+    """Return who may, and who may not, in a few words."""
+    said = ", ".join(grants) or "nobody"
+    return f"{said}; not {', '.join(denials)}" if denials else said
 
 
 def _principal(text: str) -> Principal:

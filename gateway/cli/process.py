@@ -16,6 +16,7 @@ import uvloop
 from gateway import limits, logs
 from gateway.adapters import http
 from gateway.adapters.http_service import Hosted
+from gateway.adapters.listening import listen
 from gateway.adapters.log import Log
 from gateway.cli.configuration import Configuration
 from gateway.errors import GatewayError, Misconfigured, Unavailable
@@ -71,8 +72,16 @@ class Probe:
         self.unready, self.metrics, self._stands = unready, metrics, standing or _ok
 
 
-def serve(work: Callable[[asyncio.Event], Awaitable[None]], form: Literal["text", "json"], level: str) -> None:
-    """Run ``work`` until it ends; SIGTERM and SIGINT set its event. What it raises comes out as one error."""
+def serve(
+    work: Callable[[asyncio.Event], Awaitable[None]],
+    form: Literal["text", "json"],
+    level: str,
+    hangup: asyncio.Event | None = None,
+) -> None:
+    """Run ``work`` until it ends; SIGTERM and SIGINT set its event, SIGHUP sets ``hangup``, where one is given.
+
+    What it raises comes out as one error.
+    """
     logs.configure(form, level)
 
     async def until_signal() -> None:
@@ -80,6 +89,8 @@ def serve(work: Callable[[asyncio.Event], Awaitable[None]], form: Literal["text"
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop.set)
+        if hangup is not None:
+            loop.add_signal_handler(signal.SIGHUP, hangup.set)
         await work(stop)
 
     try:
@@ -111,7 +122,7 @@ def naming(host: str, port: int) -> Iterator[None]:
 async def probed(process: http.Probed, host: str, port: int, hosted: Hosted | None = None) -> AsyncIterator[None]:
     """Serve ``/livez``, ``/readyz`` and ``/metrics`` of ``process`` meanwhile, and the routes of ``hosted``."""
     with naming(host, port):
-        sock = http.listen(host, port)
+        sock = listen(host, port)
     server = http.server(http.health(process, *(hosted.routes if hosted is not None else ())), drain=1.0)
     serving = asyncio.create_task(server.serve([sock]), name="health")
     try:

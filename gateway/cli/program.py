@@ -14,11 +14,13 @@ from gateway.cli.check import run as check
 from gateway.cli.configuration import gather
 from gateway.cli.dead import application as dead
 from gateway.cli.device_credentials import application as device_credentials
+from gateway.cli.doctor import run as doctor
 from gateway.cli.edge import run as edge
 from gateway.cli.explain import run as explain
 from gateway.cli.groups import application as groups
 from gateway.cli.migrate import run as migrate
 from gateway.cli.pub import run as pub
+from gateway.cli.reload import run as reload
 from gateway.cli.revoke import run as revoke
 from gateway.cli.sub import run as sub
 from gateway.cli.tail import run as tail
@@ -55,6 +57,8 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "revoke": revoke,
     "explain": explain,
     "check": check,
+    "reload": reload,
+    "doctor": doctor,
 }
 for name, command in COMMANDS.items():
     application.command(name)(command)

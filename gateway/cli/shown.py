@@ -71,8 +71,8 @@ def shown(
     return Shown(topic, id, ts, text, coded, type, offset, epoch, partition)
 
 
-def printable(text: str) -> str:
+def printable(text: str, most: int = limits.SHOWN_CHARACTERS) -> str:
     """Return ``text`` short, and harmless to a terminal: control characters are escaped."""
-    if len(text) > limits.SHOWN_CHARACTERS:
-        text = f"{text[: limits.SHOWN_CHARACTERS]} …"
+    if len(text) > most:
+        text = f"{text[:most]} …"
     return text if text.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)

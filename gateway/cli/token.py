@@ -19,6 +19,9 @@ from gateway.tables import duration
 def run(
     role: Annotated[Literal["user", "operator"], typer.Option(help="What the token's bearer is.")] = "user",
     sub: Annotated[str, typer.Option(help="The bearer's name.")] = "me",
+    channel: Annotated[
+        str, typer.Option(metavar="TOPIC", help="For one subscription of the bearer, not to connect with.")
+    ] = "",
     life: Annotated[str, typer.Option("--for", help="How long it lasts, such as 15m, 12h or 30d.")] = "12h",
     api_key: Annotated[
         str,
@@ -41,9 +44,11 @@ def run(
         return
     now, jti = time.time(), str(uuid.uuid4())
     ours, who = settings.tokens, Principal(role, sub)
-    made = issue(secret(settings), who, seconds, now, audience=ours.audience, issuer=ours.issuer, jti=jti)
+    names = {"audience": ours.audience, "issuer": ours.issuer, "jti": jti, "channel": channel}
+    made = issue(secret(settings), who, seconds, now, **names)
     if json:
         found = {"token": made, "sub": sub, "role": role, "exp": int(now) + seconds, "jti": jti}
+        found |= {"channel": channel} if channel else {}
         print(msgspec.json.encode(found).decode())
     else:
         print(made)

@@ -8,6 +8,7 @@ import msgspec
 import typer
 
 from gateway.cli.configuration import Config, Json, gather
+from gateway.cli.explain import granted
 from gateway.cli.rows import print_rows
 from gateway.core.asyncapi import Reached
 from gateway.core.declared import Topic
@@ -39,8 +40,8 @@ def run(config: Config = None, json: Json = False, asyncapi: AsAsyncApi = False)
             topic.pattern,
             topic.owner,
             topic.payload,
-            ", ".join(topic.write) or "nobody",
-            ", ".join(topic.read) or "nobody",
+            granted(topic.write, topic.deny_write),
+            granted(topic.read, topic.deny_read),
             topic.key or "the topic",
             _notes(topic),
         )

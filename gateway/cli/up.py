@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
+import signal
 import sys
 import time
 from collections.abc import Sequence
@@ -22,10 +24,11 @@ from gateway.adapters.tokens import issue, secret
 from gateway.cli.configuration import Config, Configuration, gather, warnings
 from gateway.cli.pace import Pace
 from gateway.cli.process import Waiting, open_log, serve
+from gateway.cli.reloading import Reload
 from gateway.cli.shown import Closed, printable, put
 from gateway.cli.tail import events
 from gateway.core.access import Principal
-from gateway.errors import Misconfigured, Unavailable
+from gateway.errors import GatewayError, Misconfigured, Unavailable
 from gateway.up import Running, Up, write_secret
 
 #: What a person publishes by hand is always shown; a first event must not seem to vanish.
@@ -66,6 +69,7 @@ def run(
     """Run everything on this machine: log server, broker, edge and bridge. Ctrl-C stops all of it.
 
     A server that log.url or mqtt.url names is used instead of one of our own. Data and secrets are kept in .gateway.
+    SIGHUP, or `gateway reload`: the topics of gateway.toml are read again.
     """
     fleet = _fleet() if demo else None
     if fleet is not None and config is None and not Path("gateway.toml").is_file():
@@ -73,10 +77,14 @@ def run(
     found = gather(config)
     for warning in warnings(found):
         _say(f"warning: {warning}")
-    serve(lambda stop: _up(found, fleet, stop), "text", "warning")
+    reload = Reload(found, config)
+    # As ever, except under nohup.
+    ends = _has_terminal() and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN
+    serve(lambda stop: _up(reload, fleet, ends, stop), "text", "warning", reload.asked)
 
 
-async def _up(found: Configuration, fleet: Path | None, stop: asyncio.Event) -> None:
+async def _up(reload: Reload, fleet: Path | None, ends: bool, stop: asyncio.Event) -> None:
+    found = reload.found
     up = Up(found.settings, found.declared, found.topic_map, found.path, _say, tuple(found.services))
     try:
         starting = asyncio.create_task(up.start(fleet), name="start")
@@ -88,16 +96,44 @@ async def _up(found: Configuration, fleet: Path | None, stop: asyncio.Event) -> 
         _welcome(found, starting.result(), _tokens(found, up.data), fleet is not None)
         async with asyncio.TaskGroup() as group:
             keeping = group.create_task(up.keep(), name="keep")
+            reading = group.create_task(_read_again(up, reload, ends, stop), name="reload")
             showing = group.create_task(_show(found, stop), name="live tail")
             burying = group.create_task(_show_refused(found, stop), name="refused messages")
             await stopping
-            for task in (keeping, showing, burying):
+            for task in (keeping, reading, showing, burying):
                 task.cancel()
     finally:
         began = up.began
         await up.stop()
         if began:
             _say("everything is stopped")
+
+
+async def _read_again(up: Up, reload: Reload, ends: bool, stop: asyncio.Event) -> None:
+    """Take SIGHUP for what it is, and pass it on; where it ``ends``, that of a terminal which closed does."""
+    while True:
+        await reload.asked.wait()
+        reload.asked.clear()
+        if ends and not _has_terminal():
+            stop.set()
+            return
+        try:
+            new = reload.read()
+            up.redeclare(new.declared, new.topic_map)
+        except GatewayError as error:
+            reload.refuse(error)
+            _say(f"what is declared was read again and refused; the old one is in force:\n{error}")
+        else:
+            reload.take(new)
+            _say(f"what is declared was read again: {len(new.declared.topics)} topics")
+
+
+def _has_terminal() -> bool:
+    try:
+        os.close(os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY | os.O_CLOEXEC))
+    except OSError:
+        return False
+    return True
 
 
 async def _show(found: Configuration, stop: asyncio.Event) -> None:

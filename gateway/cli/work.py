@@ -16,6 +16,7 @@ from gateway.cli.configuration import Config, Configuration, gather, known_servi
 from gateway.cli.groups import place
 from gateway.cli.migrate import open_store
 from gateway.cli.process import LogFormat, LogLevel, Probe, Waiting, address, open_log, probed, serve
+from gateway.cli.reloading import Reload
 from gateway.errors import Misconfigured
 from gateway.worker import Worker
 
@@ -58,7 +59,8 @@ def run(
     if again and not _NAME.fullmatch(again):
         raise Misconfigured(f"--as {again!r} is no name", "use a-z, 0-9, - and _, at most 32, a letter first")
     beside = Beside(f"{service}.{again}", since) if again else None
-    serve(lambda stop: _work(found, service, name, at, stop, beside), log_format, log_level)
+    reload = Reload(found, config)
+    serve(lambda stop: _work(reload, service, name, at, stop, beside), log_format, log_level, reload.asked)
 
 
 class Beside(msgspec.Struct, frozen=True):
@@ -69,10 +71,11 @@ class Beside(msgspec.Struct, frozen=True):
 
 
 async def _work(
-    found: Configuration, group: str, name: str, at: tuple[str, int], stop: asyncio.Event, beside: Beside | None
+    reload: Reload, group: str, name: str, at: tuple[str, int], stop: asyncio.Event, beside: Beside | None
 ) -> None:
     """Start: address, log, database, routes, handlers. End: routes, handlers, database, log, address."""
-    service, waiting = found.services[group], Waiting()
+    found, waiting = reload.found, Waiting()
+    service = found.services[group]
     probe, hosted = Probe(waiting), Hosted(group)
     # Before the address is open: who has no routes needs no secret, and who has some needs a good one.
     verifier = Verifier(found.settings) if service.routes else None
@@ -92,9 +95,15 @@ async def _work(
                 state = {"service": worker.routed}
                 hosted.open(application(service, group, verifier, state), worker.metrics.answered)
                 worker.metrics.of_service("gateway_routes_running", "Requests under way", lambda: hosted.running)
-            probe.become(lambda: hosted.unready() + worker.unready(), worker.render)
+            reload.export(worker.metrics)
+            probe.become(lambda: hosted.unready() + worker.unready(), worker.render, reload.standing)
             handlers_stop = asyncio.Event()
-            async with asyncio.TaskGroup() as running:
+
+            async def apply(new: Configuration) -> str:
+                worker.redeclare(new.declared)
+                return ""
+
+            async with reload.watching(log, apply), asyncio.TaskGroup() as running:
                 running.create_task(worker.run(handlers_stop), name="worker")
                 keys = running.create_task(verifier.run(), name="keys") if verifier is not None else None
                 await stop.wait()

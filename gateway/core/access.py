@@ -2,7 +2,7 @@
 
 A grant is one word: ``anyone``, a kind (``user``, ``device``, ``service``, ``operator``), one principal
 (``service:orders``), or a principal named by a level of the topic (``user:{user}``, ``device:{device}``). What no
-grant gives is denied.
+grant gives is denied; a deny is written with the same words, and wins over every grant.
 """
 
 from __future__ import annotations
@@ -118,13 +118,26 @@ def may(who: Principal, grants: Sequence[str], bound: Mapping[str, str]) -> bool
     A variable that a wildcard leaves open is absent from ``bound``, and a grant that needs it does not apply: who may
     read his own topic may not read everybody's.
     """
-    for grant in grants:
-        if grant == "anyone" or grant == who.kind:
+    return _covers(who, grants, bound, wide=False)
+
+
+def denied(who: Principal, denials: Sequence[str], bound: Mapping[str, str]) -> bool:
+    """Say whether one of ``denials`` covers ``who`` on any topic: one whose variable is left open applies.
+
+    Who may not read his own topic may not read everybody's either, for his is among them.
+    """
+    return _covers(who, denials, bound, wide=True)
+
+
+def _covers(who: Principal, words: Sequence[str], bound: Mapping[str, str], *, wide: bool) -> bool:
+    for word in words:
+        if word == "anyone" or word == who.kind:
             return True
-        kind, _, name = grant.partition(":")
+        kind, _, name = word.partition(":")
         if name and kind == who.kind:
             if name[0] == "{":
-                if bound.get(name[1:-1]) == who.name != "":
+                level = bound.get(name[1:-1])
+                if wide if level is None else level == who.name != "":
                     return True
             elif name == who.name:
                 return True

@@ -11,13 +11,15 @@ from urllib.parse import urlsplit
 import msgspec
 
 from gateway import limits
-from gateway.core.access import Principal
+from gateway.core.access import Principal, may
 from gateway.core.catalogue import Participant, Place, places
-from gateway.core.declared import Declared
+from gateway.core.declared import Declared, Right, Topic
+from gateway.core.mapping import covers
 from gateway.core.schema import schemas
 
 _SCHEMAS: Final = "#/components/schemas/{name}"
 _TYPES: Final = {"json": "application/json", "text": "text/plain", "bytes": "application/octet-stream"}
+_RIGHTS: Final[tuple[Right, ...]] = ("write", "read")
 _VARIABLE: Final = re.compile(r"\{([a-z][a-z0-9_]*)\}")
 #: ``binary`` is AsyncAPI's word for any octets. (In a JSON frame they are base64: docs/protocol.md.)
 _PLAIN: Final[dict[str, dict[str, Any]]] = {
@@ -30,8 +32,9 @@ The application of this document is the gateway with its services: it *receives*
 *sends* what they subscribe to. A channel is a topic, or a family of them; its `x-topic-gateway-filter` is what to \
 subscribe to. Where two channels let a topic through, the more literal one has it. A parameter with \
 `x-topic-gateway-wildcard` is a level without a name: `+` is one level, `#` any number of them, none included \
-(then the `/` before it goes too). `x-topic-gateway-grants` of an operation: who may. Only what its reader may use is \
-here."""
+(then the `/` before it goes too). With `x-topic-gateway-presence` whoever may subscribe by WebSocket may ask who else \
+is there, and hear who comes and leaves (presence, presence_stats, join_leave). `x-topic-gateway-grants` of an \
+operation: who may; `x-topic-gateway-denials`: who may not all the same. Only what its reader may use is here."""
 
 
 class Reached(msgspec.Struct, frozen=True):
@@ -49,6 +52,10 @@ class Document(msgspec.Struct, frozen=True):
 
     body: bytes
     etag: str
+
+    @classmethod
+    def of(cls, body: bytes) -> Document:
+        return cls(body, f'"{hashlib.sha256(body).hexdigest()[:32]}"')
 
 
 def _word(name: str) -> str:
@@ -107,6 +114,8 @@ class _Channel(_Part, frozen=True):
     x_retain: bool = False
     x_history: bool = True
     x_ephemeral: bool = False
+    #: Who may subscribe may ask who is there, and hear who comes and leaves.
+    x_presence: bool = False
     x_durability: str = ""
 
 
@@ -118,6 +127,7 @@ class _Operation(_Part, frozen=True):
     security: tuple[_Ref, ...] = ()
     bindings: dict[str, dict[str, Any]] = {}
     x_grants: tuple[str, ...] = ()
+    x_denials: tuple[str, ...] = ()
 
 
 class AsyncApi:
@@ -142,6 +152,7 @@ class AsyncApi:
         self._anonymous = anonymous
         # Of all topics, so that a channel has one id in everybody's document.
         self._places = tuple(places(tuple(declared), participants))
+        self._denying = tuple(topic for topic in declared if topic.deny_read or topic.deny_write)
         self._encoded: dict[tuple[bool, ...], bytes] = {}
 
     def document(self, who: Principal | None, reached: Reached) -> Document:
@@ -151,9 +162,7 @@ class AsyncApi:
         """
         everything = who is None or who.kind == "operator"
         rights = tuple(
-            who is None or everything or _could(who, grants)
-            for place in self._places
-            for grants in (place.topic.write, place.topic.read)
+            who is None or everything or self._could(who, place, right) for place in self._places for right in _RIGHTS
         )
         key = (everything, *rights)
         rest = self._encoded.get(key)
@@ -163,8 +172,7 @@ class AsyncApi:
             rest = self._encoded[key] = msgspec.json.encode(self._rest(rights, everything))
         # The address differs from reader to reader (a proxy, another name), all else does not.
         servers = msgspec.json.encode(dict(self._servers(reached)))
-        body = b'{"asyncapi":"3.0.0","servers":%s,%s' % (servers, rest[1:])
-        return Document(body, f'"{hashlib.sha256(body).hexdigest()[:32]}"')
+        return Document.of(b'{"asyncapi":"3.0.0","servers":%s,%s' % (servers, rest[1:]))
 
     def _servers(self, at: Reached) -> Iterator[tuple[str, _Server]]:
         yield (
@@ -227,6 +235,16 @@ class AsyncApi:
             },
         }
 
+    def _over(self, place: Place) -> Iterator[Topic]:
+        """Yield what denies anything and lets all of ``place`` through."""
+        return (topic for topic in self._denying if covers(topic.filter, place.filter))
+
+    def _could(self, who: Principal, place: Place, right: Right) -> bool:
+        # A denial whose variable is open takes some of the place, not all of it: here it is read as a grant is.
+        return could(who, place.topic.grants(right)) and not any(
+            may(who, one.denials(right), one.bind(place.filter)) for one in self._over(place)
+        )
+
     def _channel(self, place: Place, payload: dict[str, Any]) -> _Channel:
         topic = place.topic
         address, parameters = _address(place.pattern)
@@ -246,6 +264,7 @@ class AsyncApi:
             x_retain=topic.retain,
             x_history=topic.history,
             x_ephemeral=topic.ephemeral,
+            x_presence=topic.presence,
             x_durability="none" if topic.ephemeral else self._durability.get(topic.owner, ""),
         )
 
@@ -260,11 +279,12 @@ class AsyncApi:
         if topic.mqtt == "in":
             posted["mqtt"] = {"qos": 1, "bindingVersion": "0.2.0"}
         watched = {"http": {"method": "GET", "bindingVersion": "0.3.0"}}
-        for may, action, summary, grants, bindings in (
-            (write, "receive", "Clients publish this.", topic.write, posted),
-            (read, "send", "Clients subscribe to this.", topic.read, watched),
-        ):
-            if may and grants:
+        sides: tuple[tuple[bool, Right, str, str, dict[str, dict[str, Any]]], ...] = (
+            (write, "write", "receive", "Clients publish this.", posted),
+            (read, "read", "send", "Clients subscribe to this.", watched),
+        )
+        for may_it, right, action, summary, bindings in sides:
+            if may_it and (grants := topic.grants(right)):
                 yield (
                     f"{action}.{place.id}",
                     _Operation(
@@ -275,6 +295,7 @@ class AsyncApi:
                         security=self._security(self._anonymous and "anyone" in grants),
                         bindings=bindings,
                         x_grants=grants,
+                        x_denials=tuple(word for one in self._over(place) for word in one.denials(right)),
                     ),
                 )
 
@@ -286,7 +307,7 @@ def _services(place: Place) -> Iterator[tuple[str, _Operation]]:
             yield f"{group}.{action}.{place.id}", _Operation(action, channel, summary, (_Tag(group),))
 
 
-def _could(who: Principal, grants: Iterable[str]) -> bool:
+def could(who: Principal, grants: Iterable[str]) -> bool:
     """Say whether one of ``grants`` covers ``who``, on whatever topic."""
     for grant in grants:
         kind, _, name = grant.partition(":")

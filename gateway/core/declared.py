@@ -1,7 +1,8 @@
 """Declared topics: what may be published where, by whom, of what kind, and in which partition it is kept.
 
 A pattern is a topic filter whose wildcard levels may have names: ``devices/{device}/telemetry``, ``try/#``. Where
-two patterns let a topic through, the more literal one has it, level by level from the left.
+two patterns let a topic through, the more literal one has it, level by level from the left; but what any of them
+denies is denied.
 """
 
 from __future__ import annotations
@@ -14,14 +15,17 @@ from typing import Any, Literal
 import msgspec
 
 from gateway import limits
-from gateway.core.access import Principal, check_grants, may
+from gateway.core.access import Principal, check_grants, denied, may
 from gateway.core.event import Partition
 from gateway.core.payload import PayloadType, check
+from gateway.core.router import Router
 from gateway.core.topic import app_of, check_filter, check_name, is_filter, overlap
 from gateway.errors import BadPayload, BadTopic, Denied, Misconfigured, NotDeclared
 
 _VARIABLE = re.compile(r"\{([a-z][a-z0-9_]*)\}")
 _APP = re.compile(r"[a-z][a-z0-9_-]{0,31}")
+
+Right = Literal["read", "write"]
 
 
 class Topic(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -38,6 +42,9 @@ class Topic(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     #: Grants, see ``core/access``.
     write: tuple[str, ...] = ()
     read: tuple[str, ...] = ()
+    #: Who may not, whatever is granted, here and by more literal patterns below this one: the same words.
+    deny_write: tuple[str, ...] = ()
+    deny_read: tuple[str, ...] = ()
     #: Events with one key keep their order and share a partition: ``{device}`` keeps a device together. By default
     #: the topic itself.
     key: str = ""
@@ -86,8 +93,8 @@ class Topic(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
             raise Misconfigured(f"{where} has a schema and the payload type {self.payload!r}", "only json has a schema")
         if not 0 < self.max_bytes <= limits.PAYLOAD_BYTES:
             raise Misconfigured(f"{where}: max_bytes is {self.max_bytes}", f"use 1 to {limits.PAYLOAD_BYTES}")
-        check_grants(self.write, self.variables, f"{where}, write")
-        check_grants(self.read, self.variables, f"{where}, read")
+        for field in ("write", "read", "deny_write", "deny_read"):
+            check_grants(getattr(self, field), self.variables, f"{where}, {field}")
 
     @property
     def filter(self) -> str:
@@ -101,6 +108,20 @@ class Topic(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     @property
     def owner(self) -> str:
         return self.app or app_of(self.pattern)
+
+    def bind(self, text: str) -> dict[str, str]:
+        """Return what a name or filter that the pattern meets makes of its variables; without those it leaves open."""
+        return {
+            m[1]: level
+            for want, level in zip(self.pattern.split("/"), text.split("/"), strict=False)
+            if (m := _VARIABLE.fullmatch(want)) and level not in ("+", "#")
+        }
+
+    def grants(self, right: Right) -> tuple[str, ...]:
+        return self.read if right == "read" else self.write
+
+    def denials(self, right: Right) -> tuple[str, ...]:
+        return self.deny_read if right == "read" else self.deny_write
 
 
 class Found(msgspec.Struct, frozen=True):
@@ -132,11 +153,27 @@ class Declared:
 
     def __init__(self, topics: Iterable[Topic], partitions: int = limits.PARTITIONS) -> None:
         self.topics = tuple(topics)
+        #: How often it became another: what was decided under one number is decided again under the next.
+        self.generation = 0
         self._partitions = partitions
         self._root = _Node()
         self._cache: dict[str, Found] = {}
+        #: The topics that deny anything.
+        self._denying: Router[Topic] = Router()
         for topic in self.topics:
             self._root.add(topic)
+            if topic.deny_read or topic.deny_write:
+                self._denying.add(topic.filter, topic)
+
+    def become(self, other: Declared) -> None:
+        """Declare what ``other`` does from now on, for everyone who has this one; nothing found before is kept."""
+        self.topics, self._partitions = other.topics, other._partitions
+        self._root, self._denying, self._cache = other._root, other._denying, {}
+        self.generation += 1
+
+    def copy(self) -> Declared:
+        """Return what is declared now, whatever this one becomes."""
+        return Declared(self.topics, self._partitions)
 
     def __iter__(self) -> Iterator[Topic]:
         return iter(self.topics)
@@ -174,13 +211,15 @@ class Declared:
     def readable(self, who: Principal, filter: str) -> list[Found]:
         """Return what ``filter`` meets if ``who`` may read all of it; raises :class:`Denied` naming what refused."""
         met = self.meeting(filter)
-        for found in met:
-            if not may(who, found.topic.read, found.bound):
-                raise Denied(
-                    f"{who} may not read {filter!r}: {found.topic.pattern!r} grants read to "
-                    f"{', '.join(found.topic.read) or 'nobody'}",
-                    "subscribe to less, or use another token",
-                )
+        if why := self.refusal(who, filter, met, "read"):
+            raise Denied(f"{who} may not read {filter!r}: {why}", "subscribe to less, or use another token")
+        return met
+
+    def opened(self, who: Principal, filter: str) -> list[Found]:
+        """Return what ``filter`` meets where a token or a server lets ``who`` in: past grants, never past a denial."""
+        met = self.meeting(filter)
+        if why := self._denial(who, filter, "read"):
+            raise Denied(f"{who} may not read {filter!r}: {why}", "no token and no server opens it")
         return met
 
     def writable(self, who: Principal, name: str) -> Found:
@@ -188,13 +227,34 @@ class Declared:
         if is_filter(name):
             raise BadTopic(f"{name!r} is a filter", "publish to one concrete topic")
         found = self.find(name)
-        if not may(who, found.topic.write, found.bound):
-            raise Denied(
-                f"{who} may not publish {name!r}: {found.topic.pattern!r} grants write to "
-                f"{', '.join(found.topic.write) or 'nobody'}",
-                "use another token or topic",
-            )
+        if why := self.refusal(who, name, [found], "write"):
+            raise Denied(f"{who} may not publish {name!r}: {why}", "use another token or topic")
         return found
+
+    def denying(self, text: str) -> list[Topic]:
+        """Return the topics that deny anything and meet ``text``."""
+        if not is_filter(text):
+            return list(self._denying.match(text))
+        return [t for t in self.topics if (t.deny_read or t.deny_write) and overlap(t.filter, text)]
+
+    def refusal(self, who: Principal, text: str, met: list[Found], right: Right) -> str:
+        """Say what keeps ``who`` from ``text``, which meets ``met``; empty where nothing does. What denies comes first.
+
+        Granted by the declaration that has a topic, all of them; denied by any that lets it through, one of them.
+        """
+        if why := self._denial(who, text, right):
+            return why
+        for found in met:
+            if not may(who, found.topic.grants(right), found.bound):
+                grants = ", ".join(found.topic.grants(right))
+                return f"{found.topic.pattern!r} grants {right} to {grants or 'nobody'}"
+        return ""
+
+    def _denial(self, who: Principal, text: str, right: Right) -> str:
+        for topic in self.denying(text):
+            if denied(who, topic.denials(right), topic.bind(text)):
+                return f"{topic.pattern!r} denies {right} to {', '.join(topic.denials(right))}"
+        return ""
 
     def places(self, met: Iterable[Found]) -> frozenset[Partition]:
         """Return the partitions in which events of ``met`` may stand."""
@@ -204,11 +264,7 @@ class Declared:
         return frozenset(places)
 
     def _bind(self, topic: Topic, text: str) -> Found:
-        bound = {
-            m[1]: level
-            for want, level in zip(topic.pattern.split("/"), text.split("/"), strict=False)
-            if (m := _VARIABLE.fullmatch(want)) and level not in ("+", "#")
-        }
+        bound = topic.bind(text)
         key = _key(topic, text, bound)
         place = f"{topic.owner}.{zlib.crc32(key.encode()) % self._partitions}" if key else ""
         return Found(topic, bound, key, place)

@@ -117,6 +117,10 @@ def crashed(crashes: int, most: int = limits.CRASHES) -> Bury | None:
     return Bury("crash_loop", f"{crashes} workers died while they handled it")
 
 
+#: Reasons that whoever asked is told, with their words. What else goes wrong in a service is not for strangers to read.
+TOLD: Final = ("expired", "rejected", "schema")
+
+
 def emitted_id(event_id: str, group: str, n: int) -> str:
     """Return the id of the ``n``th event that ``group`` emits for an event: the same at each delivery of that event.
 

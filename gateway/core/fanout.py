@@ -1,28 +1,37 @@
-"""One event to everyone who wants it: encoded once per filter and codec, then offered to each client's queue.
+"""One event to everyone who wants it: encoded once per filter and codec, then shared by all their queues.
 
-Nothing here is done per client but one ``offer``. A batch of events to one filter is joined before it is offered, so
-that a thousand watchers share the joining too.
+Nothing here is done per client. A batch of events to one filter is joined before it is shared, so that a thousand
+watchers share the joining too.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Protocol
+from typing import Protocol, Self
 
 from gateway.core.event import Event, Partition, Record
 from gateway.core.router import Router
 
 
-class Sink(Protocol):
-    """A client, as fan-out sees it."""
+class Queue(Protocol):
+    """Where frames wait for one client."""
 
     @property
     def busy(self) -> bool:
         """Something it took has not left yet."""
         ...
 
-    def offer(self, frame: bytes) -> bool:
-        """Take a frame for later, or return False: too slow."""
+    def share(self, queues: list[Self], frame: bytes) -> None:
+        """Take a frame for later into all of these, of which this is one. Who is too slow for it is given up."""
+        ...
+
+
+class Sink(Protocol):
+    """A client, as fan-out sees it."""
+
+    @property
+    def queue(self) -> Queue:
+        """Always the same one."""
         ...
 
 
@@ -39,11 +48,11 @@ class Interest:
         self.filter = filter
         self.partitions = partitions
         self.encoders: dict[str, Encode] = {}
-        self.sinks: dict[str, dict[Sink, None]] = {}
+        self.sinks: dict[str, dict[Queue, Sink]] = {}
 
     def __iter__(self) -> Iterator[Sink]:
         for sinks in self.sinks.values():
-            yield from sinks
+            yield from sinks.values()
 
 
 class Fanout:
@@ -52,10 +61,10 @@ class Fanout:
     def __init__(self) -> None:
         self._router: Router[Interest] = Router()
         self._interests: dict[str, Interest] = {}
-        self._reached: list[dict[Sink, None]] = []
+        self._reached: list[dict[Queue, Sink]] = []
         #: Frames made so far: events x (filters x codecs) that wanted them, whatever the number of clients.
         self.encoded = 0
-        #: Frames offered so far.
+        #: Frames taken by queues so far.
         self.offered = 0
 
     def join(self, filter: str, partitions: frozenset[Partition], codec: str, encode: Encode, sink: Sink) -> None:
@@ -65,13 +74,13 @@ class Fanout:
             interest = self._interests[filter] = Interest(filter, partitions)
             self._router.add(filter, interest)
         interest.encoders.setdefault(codec, encode)
-        interest.sinks.setdefault(codec, {})[sink] = None
+        interest.sinks.setdefault(codec, {})[sink.queue] = sink
 
     def leave(self, filter: str, codec: str, sink: Sink) -> None:
         """Let ``sink`` have no more of ``filter``. A filter that nobody wants is forgotten."""
         interest = self._interests.get(filter)
         sinks = interest.sinks.get(codec) if interest else None
-        if interest is None or sinks is None or sinks.pop(sink, self) is self:
+        if interest is None or sinks is None or sinks.pop(sink.queue, None) is None:
             return
         if not sinks:
             del interest.sinks[codec], interest.encoders[codec]
@@ -89,8 +98,8 @@ class Fanout:
     def __len__(self) -> int:
         return len(self._interests)
 
-    def send(self, records: Sequence[Record], events: Iterable[Event] = ()) -> list[Sink]:
-        """Offer kept ``records`` and passing ``events`` to all who want them; return the sinks that were too slow."""
+    def send(self, records: Sequence[Record], events: Iterable[Event] = ()) -> None:
+        """Hand kept ``records`` and passing ``events`` to all who want them."""
         wanted: dict[Interest, list[tuple[Event, Record | None]]] = {}
         match = self._router.match
         for record in records:
@@ -99,20 +108,19 @@ class Fanout:
         for event in events:
             for interest in match(event.topic):
                 wanted.setdefault(interest, []).append((event, None))
-        slow: list[Sink] = []
         self._reached = []
         for interest, batch in wanted.items():
-            for codec, sinks in interest.sinks.items():
+            for codec, sinks in list(interest.sinks.items()):  # who is too slow leaves
                 encode = interest.encoders[codec]
                 frames = [encode(interest.filter, event, record) for event, record in batch]
                 block = frames[0] if len(frames) == 1 else b"".join(frames)
                 self._reached.append(sinks)
                 self.encoded += len(frames)
                 self.offered += len(frames) * len(sinks)
-                slow.extend([sink for sink in sinks if not sink.offer(block)])
-        return slow
+                queues = list(sinks)
+                queues[0].share(queues, block)
 
     def behind(self) -> bool:
         """Say whether most of those whom the last :meth:`send` reached still have it before them."""
-        waiting = [sink.busy for sinks in self._reached for sink in sinks]
+        waiting = [queue.busy for sinks in self._reached for queue in sinks]
         return 2 * sum(waiting) > len(waiting)

@@ -79,6 +79,10 @@ class TopicMap:
                 )
             self._router.add(rule.filter, rule)
 
+    def become(self, other: TopicMap) -> None:
+        """Have the rules of ``other`` from now on, for everyone who has this one."""
+        self.rules, self._router = other.rules, other._router
+
     def resolve(self, topic: str) -> str | None:
         """Return the topic that a message of ``topic`` belongs to, or None where no rule lets it through.
 

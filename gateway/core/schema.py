@@ -1,4 +1,4 @@
-"""Payload types as JSON Schema draft 7, the dialect that AsyncAPI 3 and most tools read."""
+"""Types as JSON Schema: draft 7, which AsyncAPI 3 and most tools read, or 2020-12, which OpenAPI 3.1 does."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _LIST = ("anyOf", "allOf", "oneOf")
 _NAMED = ("properties", "patternProperties", "dependentSchemas")
 
 
-def schemas(types: Sequence[Any], at: str) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+def schemas(types: Sequence[Any], at: str, *, draft7: bool = True) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """Return a schema for each of ``types``, and by name what they share; ``at`` is where that stands: ``#/x/{name}``.
 
     A type that msgspec knows only by name is anything, under that name; one that it cannot describe at all (a default
@@ -22,10 +22,10 @@ def schemas(types: Sequence[Any], at: str) -> tuple[list[dict[str, Any]], dict[s
     fit = [_describable(type) for type in types]
     told = [type for type, fits in zip(types, fit, strict=True) if fits]
     made, shared = msgspec.json.schema_components(told, schema_hook=_anything, ref_template=at)
-    found = iter(made)
+    found = map(_draft7, made) if draft7 else iter(made)
     return (
-        [_draft7(next(found)) if fits else {} for fits in fit],
-        {name: _draft7(one) for name, one in shared.items()},
+        [next(found) if fits else {} for fits in fit],
+        {name: _draft7(one) if draft7 else one for name, one in shared.items()},
     )
 
 

@@ -15,9 +15,9 @@ import msgspec
 
 from gateway import limits
 from gateway.core import wire
-from gateway.core.access import ANONYMOUS, Principal
+from gateway.core.access import ANONYMOUS, Grant, Principal
 from gateway.core.topic import is_filter
-from gateway.errors import BadPayload, GatewayError, LimitReached, NotAvailable, Refused
+from gateway.errors import BadPayload, Denied, GatewayError, LimitReached, NotAvailable, Refused
 
 
 class Close(msgspec.Struct, frozen=True):
@@ -42,6 +42,7 @@ NOT_AVAILABLE = Close(3508, "not available")
 #: Reason codes of an unsubscribe push.
 UNSUBSCRIBED_BY_SERVER: Final = 2000
 INSUFFICIENT_STATE: Final = 2500
+SUBSCRIPTION_EXPIRED: Final = 2501
 
 
 class Authenticate(msgspec.Struct, frozen=True):
@@ -62,8 +63,17 @@ class Renew(msgspec.Struct, frozen=True):
 class Attach(msgspec.Struct, frozen=True):
     """Subscribe; an error is brought back by :meth:`Session.ended`."""
 
+    #: 0 where a server subscribes the client: no command waits for a reply.
     id: int
     ask: wire.Subscribe
+
+
+class Prolong(msgspec.Struct, frozen=True):
+    """Find out whether this token is for the same subscription, and reply; another one's ends the connection."""
+
+    id: int
+    channel: str
+    token: str
 
 
 class Detach(msgspec.Struct, frozen=True):
@@ -111,7 +121,7 @@ class Survey(msgspec.Struct, frozen=True):
     stats: bool
 
 
-Step = Authenticate | Renew | Attach | Detach | Store | Call | Recall | Survey | Reply | Close
+Step = Authenticate | Renew | Attach | Prolong | Detach | Store | Call | Recall | Survey | Reply | Close
 
 
 class State(enum.Enum):
@@ -134,14 +144,14 @@ STEPS: Final[dict[tuple[State, str], str]] = {
     (State.OPEN, "presence"): "_presence",
     (State.OPEN, "presence_stats"): "_presence_stats",
     (State.OPEN, "refresh"): "_refresh",
-    (State.OPEN, "sub_refresh"): "_unserved",
+    (State.OPEN, "sub_refresh"): "_sub_refresh",
 }
 
 
 class Session:
     """One client's state. Bounded by ``limits.SUBSCRIPTIONS``."""
 
-    __slots__ = ("channels", "client", "codec", "pinged", "principal", "state")
+    __slots__ = ("channels", "client", "codec", "permits", "pinged", "principal", "state")
 
     def __init__(self, client: str, codec: wire.Codec = wire) -> None:
         #: The id we gave this connection.
@@ -152,6 +162,8 @@ class Session:
         self.principal: Principal = ANONYMOUS
         #: Filters this client is subscribed to, or is about to be.
         self.channels: set[str] = set()
+        #: By which token and until when, for those of them that came with one; None until there is any.
+        self.permits: dict[str, Grant] | None = None
         #: A ping of ours is unanswered.
         self.pinged = False
 
@@ -207,13 +219,40 @@ class Session:
         self.channels.add(ask.channel)
         return Attach(id, ask)
 
+    def given(self, ask: wire.Subscribe) -> Attach | None:
+        """A server subscribes this client; None where it may not come in, is subscribed, or has as many as it may."""
+        if self.state is not State.OPEN or ask.channel in self.channels or len(self.channels) >= limits.SUBSCRIPTIONS:
+            return None
+        self.channels.add(ask.channel)
+        return Attach(0, ask)
+
+    def permit(self, channel: str, grant: Grant) -> None:
+        """The subscription came with a token, or with another one."""
+        self.permits = {**(self.permits or {}), channel: grant}
+
+    def permits_end(self) -> float | None:
+        """When the first subscription of a token is over, if any is."""
+        ends = (grant.expires for grant in (self.permits or {}).values())
+        return min((end for end in ends if end is not None), default=None)
+
+    def _sub_refresh(self, id: int, ask: wire.SubRefresh) -> Step:
+        if ask.channel not in self.channels:
+            raise Denied(f"not subscribed to {ask.channel!r}", "subscribe with the token")
+        if ask.channel not in (self.permits or {}):
+            raise NotAvailable("the subscription came without a token", "leave it: it does not end")
+        if not ask.token:
+            raise Refused("the refresh has no token", "send the new one")
+        return Prolong(id, ask.channel, ask.token)
+
     def _unsubscribe(self, id: int, ask: wire.Unsubscribe) -> Step:
-        self.channels.discard(ask.channel)
+        self.ended(ask.channel)
         return Detach(id, ask.channel)
 
     def ended(self, channel: str) -> None:
         """A subscription was refused, or taken away by us."""
         self.channels.discard(channel)
+        if self.permits is not None:
+            self.permits.pop(channel, None)
 
     def _publish(self, id: int, ask: wire.Publish) -> Step:
         if is_filter(ask.channel):
@@ -238,9 +277,6 @@ class Session:
     def _send(self, id: int, ask: object) -> Step:
         # ``send`` has no id, so an error reply could not reach whoever sent it.
         return self.close(NOT_AVAILABLE)
-
-    def _unserved(self, id: int, ask: object) -> Step:
-        raise NotAvailable("this server does not offer the command", "see the compatibility table")
 
     def _pong(self, id: int, ask: object) -> Step:
         if not self.pinged or id:

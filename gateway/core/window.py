@@ -33,20 +33,32 @@ class Window:
         self._size = 0
         #: Everything after this offset is here.
         self.floor = 0
+        #: Everything after this offset was here once, and no payload of it had more bytes than this.
+        self.seen = self.largest = 0
+        #: What was asked of it since it last changed: who comes back in a crowd asks what others have asked.
+        self._answers: dict[tuple[int, str], list[Record]] = {}
+        self._answered = 0
 
     def __len__(self) -> int:
         return len(self._all)
+
+    @property
+    def size(self) -> int:
+        """Bytes of payload."""
+        return self._size
 
     def start(self, floor: int) -> None:
         """Forget everything; what is added next comes after offset ``floor``."""
         self._all.clear()
         self._topics.clear()
-        self._size = 0
-        self.floor = floor
+        self._unsay()
+        self._size = self.largest = 0
+        self.floor = self.seen = floor
 
     def add(self, record: Record) -> bool:
         """Keep ``record``; return False if its topic holds that id already."""
         topic = record.event.topic
+        self.largest = max(self.largest, len(record.event.data))
         past = self._topics.get(topic)
         if past is None:
             past = self._topics[topic] = _Past()
@@ -55,10 +67,16 @@ class Window:
         past.records.append(record)
         past.ids.add(record.event.id)
         self._all.append(record)
+        self._unsay()
         self._size += len(record.event.data)
         while len(self._all) > self._entries or self._size > self._most:
             self._drop()
         return True
+
+    def _unsay(self) -> None:
+        if self._answered:
+            self._answers.clear()
+            self._answered = 0
 
     def _drop(self) -> None:
         record = self._all.popleft()
@@ -76,6 +94,17 @@ class Window:
 
     def after(self, offset: int, filter: str) -> list[Record]:
         """Return the records after ``offset`` that pass ``filter``, ascending."""
+        known = self._answers.get((offset, filter))
+        if known is None:
+            known = self._find(offset, filter)
+            self._answered += len(known) + 1
+            if self._answered > limits.WINDOW_ANSWERED:
+                self._answers.clear()
+                self._answered = len(known) + 1
+            self._answers[offset, filter] = known
+        return known.copy()
+
+    def _find(self, offset: int, filter: str) -> list[Record]:
         if not is_filter(filter):
             past = self._topics.get(filter)
             return _tail(past.records, offset) if past else []

@@ -99,6 +99,13 @@ class Refresh(msgspec.Struct, frozen=True):
     token: str = ""
 
 
+class SubRefresh(msgspec.Struct, frozen=True):
+    """A newer token of one subscription."""
+
+    channel: str = ""
+    token: str = ""
+
+
 class Unserved(msgspec.Struct, frozen=True):
     """A command that this server does not offer; its fields do not matter."""
 
@@ -114,7 +121,7 @@ class Command(msgspec.Struct, frozen=True):
     presence_stats: Presence | None = None
     history: History | None = None
     refresh: Refresh | None = None
-    sub_refresh: Unserved | None = None
+    sub_refresh: SubRefresh | None = None
     send: Unserved | None = None
 
     @property
@@ -145,7 +152,14 @@ class RefreshResult(msgspec.Struct, frozen=True, omit_defaults=True):
     ttl: int = 0
 
 
-class SubscribeResult(msgspec.Struct, frozen=True, omit_defaults=True):
+class SubRefreshResult(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Whether something ends, and in how many seconds, at least 1: then the SDK brings another token."""
+
+    expires: bool = False
+    ttl: int = 0
+
+
+class SubscribeResult(SubRefreshResult, frozen=True, omit_defaults=True):
     recoverable: bool = False
     epoch: str = ""
     publications: list[msgspec.Raw] = []
@@ -239,6 +253,8 @@ class Codec(Protocol):
     def publication(self, record: Record) -> bytes: ...
     def event_publication(self, event: Event, offset: int = 0) -> bytes: ...
     def push(self, channel: str, publication: bytes) -> bytes: ...
+    def push_subscribe(self, channel: str, at: SubscribeResult) -> bytes: ...
+    def push_refresh(self, ends: SubRefreshResult) -> bytes: ...
     def push_unsubscribe(self, channel: str, code: int, reason: str) -> bytes: ...
     def push_moved(self, channel: str, what: Literal["join", "leave"], info: ClientInfo) -> bytes: ...
 
@@ -329,6 +345,16 @@ def push(channel: str, publication: bytes) -> bytes:
     return b'{"push":{"channel":%s,"pub":%s}}' % (_encode(channel), publication)
 
 
+def push_subscribe(channel: str, at: SubscribeResult) -> bytes:
+    """Return the push that tells a client what a server subscribed it to, and where it stands there."""
+    return b'{"push":{"channel":%s,"subscribe":%s}}' % (_encode(channel), _encode(at))
+
+
+def push_refresh(ends: SubRefreshResult) -> bytes:
+    """Return the push that tells a client when its connection ends now."""
+    return b'{"push":{"refresh":%s}}' % _encode(ends)
+
+
 def push_unsubscribe(channel: str, code: int, reason: str) -> bytes:
     """Return the push that ends a subscription; from code 2500 on the SDK subscribes again by itself."""
     return b'{"push":{"channel":%s,"unsubscribe":{"code":%d,"reason":%s}}}' % (
@@ -350,9 +376,12 @@ def subscribed(
     was_recovering: bool = False,
     recovered: bool = False,
     publications: Sequence[bytes] = (),
+    ttl: int = 0,
 ) -> SubscribeResult:
     """Return the result of a subscribe whose client now stands at ``position``."""
     return SubscribeResult(
+        expires=ttl > 0,
+        ttl=ttl,
         recoverable=recoverable,
         positioned=recoverable,
         epoch=str(position.epoch) if recoverable else "",

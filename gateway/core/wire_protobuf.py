@@ -188,7 +188,7 @@ _COMMAND: Final = _Message(
         12: ("send", _Message(wire.Unserved)),
         13: ("rpc", _Message(wire.Rpc, sized={1: ("data", msgspec.Raw), 2: ("method", _text)})),
         14: ("refresh", _Message(wire.Refresh, sized={1: ("token", _text)})),
-        15: ("sub_refresh", _Message(wire.Unserved)),
+        15: ("sub_refresh", _Message(wire.SubRefresh, sized={**_TOPIC, 2: ("token", _text)})),
     },
 )
 
@@ -225,14 +225,16 @@ _METHODS: Final = {
     "sub_refresh": 15,
 }
 #: Fields of a push, which is field 4 of a reply; 2 is its channel.
-_PUB, _JOIN, _LEAVE, _UNSUBSCRIBE = 4, 5, 6, 7
+_PUB, _JOIN, _LEAVE, _UNSUBSCRIBE, _SUBSCRIBE, _REFRESH = 4, 5, 6, 7, 9, 12
 
 #: Struct → field → its number. Every field of these structs is here; a test compares them with the schema.
 NUMBERS: Final[Mapping[type[msgspec.Struct], Mapping[str, int]]] = {
-    wire.RefreshResult: {"client": 1, "version": 2, "expires": 3, "ttl": 4},
+    wire.SubRefreshResult: {"expires": 1, "ttl": 2},
     wire.ConnectResult: {"client": 1, "version": 2, "expires": 3, "ttl": 4, "ping": 7, "pong": 8},
     wire.RefreshResult: {"client": 1, "version": 2, "expires": 3, "ttl": 4},
     wire.SubscribeResult: {
+        "expires": 1,
+        "ttl": 2,
         "recoverable": 3,
         "epoch": 6,
         "publications": 7,
@@ -326,6 +328,17 @@ def _pushed(channel: str, what: int, body: bytes) -> bytes:
 def push(channel: str, publication: bytes) -> bytes:
     """Return the push of one publication to the subscribers of ``channel``."""
     return _pushed(channel, _PUB, publication)
+
+
+def push_subscribe(channel: str, at: wire.SubscribeResult) -> bytes:
+    """Return the push that tells a client what a server subscribed it to, and where it stands there."""
+    body = _field(1, at.recoverable) + _field(4, at.epoch) + _field(5, at.offset) + _field(6, at.positioned)
+    return _pushed(channel, _SUBSCRIBE, body)
+
+
+def push_refresh(ends: wire.SubRefreshResult) -> bytes:
+    """Return the push that tells a client when its connection ends now."""
+    return _pushed("", _REFRESH, _body(ends))
 
 
 def push_unsubscribe(channel: str, code: int, reason: str) -> bytes:

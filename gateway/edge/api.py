@@ -10,15 +10,17 @@ from collections.abc import Awaitable, Callable, Collection
 import msgspec
 
 from gateway import limits
-from gateway.adapters.http_api import Disconnect, Done, History, Node, Nodes, Published, Unsubscribe
+from gateway.adapters.http_api import Disconnect, Done, History, Node, Nodes, Published, Refresh, Subscribe, Unsubscribe
 from gateway.adapters.log import Notice
+from gateway.core import wire
 from gateway.core.access import Principal
 from gateway.core.event import Publication
 from gateway.core.resume import parse
 from gateway.core.session import Close
-from gateway.core.wire import HistoryResult, PresenceResult, PresenceStatsResult
+from gateway.core.wire import HistoryResult, PresenceResult, PresenceStatsResult, Since
 from gateway.edge.client import Client
 from gateway.edge.past import history
+from gateway.edge.presence import principal_of
 from gateway.edge.shared import Shared
 from gateway.errors import BadToken, Denied, GatewayError, Refused, Unrecoverable
 
@@ -29,7 +31,14 @@ FORCED = Close(3503, "force disconnect")
 #: Codes that a server may send (the protocol's, and the applications' own).
 _CODES = range(3000, 5000)
 
-_UNSUBSCRIBE, _DISCONNECT = "unsubscribe", "disconnect"
+_SUBSCRIBE, _UNSUBSCRIBE, _REFRESH, _DISCONNECT = "subscribe", "unsubscribe", "refresh", "disconnect"
+
+
+class _Given(Subscribe, frozen=True, kw_only=True):
+    """A subscription as edges are told of it."""
+
+    #: The server may read the topic itself, so it may give it to anybody.
+    trusted: bool
 
 
 class Servers:
@@ -39,6 +48,8 @@ class Servers:
         self._edge = edge
         self._clients = clients
         self._began = time.monotonic()
+        edge.revocations.listeners[_SUBSCRIBE] = self._subscribe
+        edge.revocations.listeners[_REFRESH] = self._refresh
         edge.revocations.listeners[_UNSUBSCRIBE] = self._unsubscribe
         edge.revocations.listeners[_DISCONNECT] = self._disconnect
 
@@ -52,6 +63,18 @@ class Servers:
         return _Server(self._edge, who, self.tell)
 
     # --- what every edge hears ---
+
+    def _subscribe(self, data: bytes) -> None:
+        asked = msgspec.json.decode(data, type=_Given)
+        at = asked.recover_since or Since()
+        ask = wire.Subscribe(asked.channel, recover=asked.recover_since is not None, epoch=at.epoch, offset=at.offset)
+        for client in self._of(asked.user, asked.client):
+            client.subscribed(ask, trusted=asked.trusted)
+
+    def _refresh(self, data: bytes) -> None:
+        asked = msgspec.json.decode(data, type=Refresh)
+        for client in self._of(asked.user, asked.client):
+            client.prolonged(0 if asked.expired else asked.expire_at)
 
     def _unsubscribe(self, data: bytes) -> None:
         asked = msgspec.json.decode(data, type=Unsubscribe)
@@ -120,6 +143,27 @@ class _Server:
         asked = Publication(channel, data, "http", idempotency=idempotency)
         at = (await self._edge.publisher.publish(self._who, asked)).position
         return Published(at.offset, str(at.epoch) if at.epoch else "")
+
+    async def subscribe(self, asked: Subscribe) -> Done:
+        """Who may read a topic may give it to others; who may not, only to those who may."""
+        declared, at = self._edge.declared, asked.recover_since
+        if at is not None and parse(at.epoch, at.offset) is None:
+            raise Unrecoverable("the position is none of ours", "subscribe without recover_since")
+        try:
+            declared.readable(self._who, asked.channel)
+            trusted = True
+        except Denied:
+            declared.readable(principal_of(asked.user), asked.channel)
+            trusted = False
+        told = _Given(user=asked.user, client=asked.client, channel=asked.channel, recover_since=at, trusted=trusted)
+        return await self._announce(_SUBSCRIBE, asked.user, asked.client, told)
+
+    async def refresh(self, asked: Refresh) -> Done:
+        if asked.expired == bool(asked.expire_at):
+            raise Refused("there is no end, or two", "send expire_at, or expired")
+        if not 0 <= asked.expire_at <= self._edge.now() + limits.TOKEN_LIFE:
+            raise Refused("expire_at is no time to come", f"use seconds since 1970, at most {limits.TOKEN_LIFE} ahead")
+        return await self._announce(_REFRESH, asked.user, asked.client, asked)
 
     async def unsubscribe(self, asked: Unsubscribe) -> Done:
         if not asked.channel:

@@ -9,7 +9,6 @@ from typing import Any
 from gateway import limits
 from gateway.adapters.websocket import Connection
 from gateway.core import session, wire, wire_protobuf
-from gateway.core.access import Grant
 from gateway.core.event import Publication
 from gateway.core.resume import parse
 from gateway.core.session import (
@@ -18,6 +17,7 @@ from gateway.core.session import (
     Call,
     Close,
     Detach,
+    Prolong,
     Recall,
     Renew,
     Reply,
@@ -30,14 +30,15 @@ from gateway.edge.calls import call, waits
 from gateway.edge.past import history
 from gateway.edge.presence import user_of
 from gateway.edge.shared import Shared
-from gateway.edge.subscribing import CODECS, Subscriber
+from gateway.edge.subscribing import CODECS
+from gateway.edge.terms import Terms
 from gateway.errors import BadToken, Busy, GatewayError, TokenExpired, Unavailable, Unrecoverable
 
 
-class Client(Subscriber):
+class Client(Terms):
     """Performs a session's steps. Its tasks belong to the edge and end with the connection."""
 
-    __slots__ = ("_gone", "_pending", "_requests", "_timer", "grant", "subprotocol")
+    __slots__ = ("_gone", "_pending", "_requests", "subprotocol")
 
     def __init__(
         self,
@@ -51,12 +52,9 @@ class Client(Subscriber):
         self.subprotocol = subprotocol
         #: Told when the connection is gone.
         self._gone = gone
-        #: Who this is and until when; None before it came in.
-        self.grant: Grant | None = None
         self._pending = 0
         #: Who waits for a service. No set: an empty one takes 150 bytes more, of every client that only watches.
         self._requests: dict[asyncio.Task[Any], None] = {}
-        self._timer = edge.loop.call_later(limits.CONNECT_WITHIN, self._tick)
 
     # --- the server API asks and calls these ---
 
@@ -72,13 +70,6 @@ class Client(Subscriber):
     @property
     def subscriptions(self) -> int:
         return len(self._session.channels)
-
-    def unsubscribed(self, channel: str) -> None:
-        """A server ended the subscription; the SDK does not come back to it by itself."""
-        if channel in self._session.channels:
-            self._session.ended(channel)
-            self._stop(channel)
-            self._say(self._codec.push_unsubscribe(channel, session.UNSUBSCRIBED_BY_SERVER, "server unsubscribe"))
 
     def sent_away(self, why: Close) -> None:
         self.connection.close(self._session.close(why))
@@ -123,6 +114,8 @@ class Client(Subscriber):
                 self._renew(step)
             case Attach():
                 self._ask(step)
+            case Prolong():
+                self._prolong(step)
             case Detach(id, channel):
                 self._stop(channel)
                 self._say(self._codec.reply(id, "unsubscribe"))
@@ -134,16 +127,6 @@ class Client(Subscriber):
                 self._spawn(step.id, self._recall(step))
             case Survey():
                 self._spawn(step.id, self._survey(step))
-
-    def _stop(self, channel: str) -> None:
-        asking = self._asking.pop(channel, None)
-        if asking is not None:
-            asking[1].cancel()
-            # Unanswered, an SDK would wait for it, and give the whole connection up in the end.
-            gone = Unavailable("unsubscribed before the subscription was ready", "subscribe again")
-            self._say(self._codec.error(asking[0], gone))
-        self._edge.presence.leave(channel, self._session.client, lost=False)
-        self.detach(channel)
 
     def _authenticate(self, step: Authenticate) -> None:
         try:
@@ -166,74 +149,11 @@ class Client(Subscriber):
         self._timer.cancel()
         # The first ping at a random moment: clients that came back together must not be pinged together.
         self._later(limits.PING_EVERY * self._edge.random(), self._tick)
-        expires, ttl = self._left(grant)
+        ends = self._ends(grant)
         result = wire.ConnectResult(
-            self._session.client, self._edge.version, int(limits.PING_EVERY), pong=True, expires=expires, ttl=ttl
+            self._session.client, self._edge.version, int(limits.PING_EVERY), True, ends.expires, ends.ttl
         )
         self._say(self._codec.reply(step.id, "connect", result))
-
-    def _renew(self, step: Renew) -> None:
-        try:
-            grant = self._edge.admit(step.token)
-            if self.grant is None or grant.principal != self.grant.principal:
-                raise BadToken("the token is another bearer's", "connect anew with it")
-        except (TokenExpired, Unavailable) as e:
-            self._say(self._codec.error(step.id, e))
-            return
-        except BadToken as e:
-            self._edge.refused(e)
-            self.connection.close(self._session.close(Close(session.INVALID_TOKEN.code, str(e))))
-            return
-        self.grant = grant
-        self._timer.cancel()  # it may be that of the old end
-        if self._session.pinged:
-            self._later(limits.PONG_WITHIN, self._pong_due)
-        else:
-            self._later(limits.PING_EVERY * self._edge.random(), self._tick)
-        expires, ttl = self._left(grant)
-        result = wire.RefreshResult(self._session.client, self._edge.version, expires, ttl)
-        self._say(self._codec.reply(step.id, "refresh", result))
-
-    def _left(self, grant: Grant) -> tuple[bool, int]:
-        """Return whether ``grant`` ends, and in how many seconds: then the SDK gets another token."""
-        if grant.expires is None:
-            return False, 0
-        return True, max(1, int(grant.expires - self._edge.now()))
-
-    def revoked(self) -> None:
-        """What it came in by is not believed any more."""
-        self.connection.close(self._session.close(session.REVOKED))
-
-    def _tick(self) -> None:
-        self._perform(self._session.ping())
-        if self._session.pinged:
-            self._later(limits.PONG_WITHIN, self._pong_due)
-
-    def _pong_due(self) -> None:
-        if self._session.pinged:
-            self._perform(self._session.ping())
-        else:
-            self._later(limits.PING_EVERY - limits.PONG_WITHIN, self._tick)
-
-    def _expired(self) -> None:
-        end = self._end()
-        if end is not None and self._edge.now() < end:
-            self._later(0.0, self._expired)  # the loop's clock was ahead of the wall's
-        else:
-            self.connection.close(self._session.close(session.EXPIRED))
-
-    def _end(self) -> float | None:
-        """When the connection ends unless another token comes: SDKs bring one when the old one is over."""
-        if self.grant is None or self.grant.expires is None:
-            return None
-        return self.grant.expires + limits.REFRESH_WITHIN
-
-    def _later(self, seconds: float, then: Callable[[], None]) -> None:
-        """Do ``then``, unless the token expires before: one timer serves pings and expiry."""
-        end = self._end()
-        if end is not None and (left := end - self._edge.now()) <= seconds + 0.001:
-            seconds, then = max(0.001, left), self._expired
-        self._timer = self._edge.loop.call_later(seconds, then)
 
     def _spawn(self, id: int, work: Coroutine[Any, Any, bytes]) -> None:
         if self._pending >= limits.CLIENT_PENDING:

@@ -13,14 +13,12 @@ from gateway.core.event import Event, Partition, Position, Record
 from gateway.core.fanout import Fanout, Sink
 from gateway.core.resume import Epochs
 from gateway.core.window import Window
+from gateway.edge.backlog import Backlog
 from gateway.errors import Unavailable
 
 
 class Watcher(Sink, Protocol):
     """A client of this edge, as its feeds see it."""
-
-    def too_slow(self) -> None:
-        """Its queue is full."""
 
     def come_back(self, filter: str) -> None:
         """Its subscription to ``filter`` is over, and to be asked for again from the position it has."""
@@ -46,6 +44,8 @@ class Feed:
         #: Everything up to here has been offered to those who watched.
         self.position = Position(0, 0)
         self.epochs = Epochs({})
+        #: What the window does not hold any more.
+        self.backlog = Backlog(log, partition, self.window, lambda offset: self.epochs.at(offset), spawn)
         self.ready = asyncio.Event()
         self._log = log
         self._fanout = fanout
@@ -91,6 +91,7 @@ class Feed:
             # a reply, and would come back with the old one and an offset it never had.
             before = [r for r in batch.records if r.epoch == self.position.epoch] if not batch.lost else []
             await self._send(before, batch.live)
+            self.backlog.forget()
             self.epochs = batch.opened or self.epochs
             self._spawn(_return(self._let_go()), f"return-{self.partition}")
             for record in batch.records[len(before) :]:
@@ -131,8 +132,7 @@ class Feed:
 
     def _offer(self, records: Sequence[Record], live: Sequence[Event]) -> None:
         fresh = [record for record in records if self.window.add(record)]
-        for sink in self._fanout.send(fresh, live):
-            cast("Watcher", sink).too_slow()
+        self._fanout.send(fresh, live)
         if fresh and (ts := fresh[-1].event.meta.ts):
             self._late(max(0.0, time.time() - ts / 1000))
 

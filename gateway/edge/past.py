@@ -64,7 +64,7 @@ async def history(
     (feed,) = await edge.readers.feeds_of(met)
     key = met[0].key if len({found.key for found in met}) == 1 else ""
     most = limits.HISTORY_EVENTS if limit < 0 else min(limit, limits.HISTORY_EVENTS)
-    if since is not None and not await agrees(edge.log, feed, key, since):
+    if since is not None and not await agrees(feed, since):
         raise _unknown()
     if not most:
         return Past([], feed.position)

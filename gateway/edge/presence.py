@@ -12,9 +12,10 @@ from gateway import limits
 from gateway.adapters.identity import new_id
 from gateway.adapters.log import Change, Moved
 from gateway.adapters.log import Presence as Told
-from gateway.core.access import Principal
+from gateway.core.access import ANONYMOUS, KINDS, Principal
 from gateway.core.declared import Declared, Found
 from gateway.core.event import Partition
+from gateway.core.fanout import Queue
 from gateway.core.topic import is_filter
 from gateway.core.wire import ClientInfo, Codec
 from gateway.errors import GatewayError, NotAvailable, Unavailable
@@ -30,12 +31,10 @@ class Watcher(Protocol):
         """The form in which it hears."""
         ...
 
-    def offer(self, frame: bytes) -> bool:
-        """Take a frame for later, or return False: too slow."""
+    @property
+    def queue(self) -> Queue:
+        """Where frames wait for it."""
         ...
-
-    def too_slow(self) -> None:
-        """Its queue is full."""
 
 
 class _Place:
@@ -101,8 +100,7 @@ class Presence:
             codec = watcher.codec
             if codec.NAME not in frames:
                 frames[codec.NAME] = codec.frame(codec.push_moved(moved.topic, moved.what, info))
-            if not watcher.offer(frames[codec.NAME]):
-                watcher.too_slow()
+            watcher.queue.share([watcher.queue], frames[codec.NAME])
 
     # --- who is there ---
 
@@ -177,3 +175,11 @@ def user_of(who: Principal) -> str:
         return ""
     # ``operator:root`` may also be what a user calls himself.
     return who.name if who.kind == "user" and ":" not in who.name else str(who)
+
+
+def principal_of(user: str) -> Principal:
+    """Return who SDKs are shown as ``user``: the other way round."""
+    kind, colon, name = user.partition(":")
+    if colon and kind in KINDS:
+        return Principal(kind, name)
+    return Principal("user", user) if user else ANONYMOUS

@@ -13,7 +13,9 @@ import msgspec
 from gateway import limits
 from gateway.adapters import http, http_api, http_document, http_letters, http_past, http_rights, websocket
 from gateway.adapters.http_forward import Forward
+from gateway.adapters.http_problem import Problem
 from gateway.adapters.identity import new_id
+from gateway.adapters.listening import listen
 from gateway.adapters.log import Log
 from gateway.adapters.tokens import Grant, Verifier
 from gateway.core import cursor, handshake
@@ -21,11 +23,14 @@ from gateway.core.access import Revocation
 from gateway.core.asyncapi import AsyncApi, Document, Reached
 from gateway.core.declared import Declared
 from gateway.core.event import Appended, Position, Publication, Record
+from gateway.core.openapi import OpenApi
 from gateway.core.origin import Origins
 from gateway.edge import past
 from gateway.edge.api import Servers
 from gateway.edge.client import Client
 from gateway.edge.desk import Desk
+from gateway.edge.operations import operations
+from gateway.edge.redeciding import redecide
 from gateway.edge.revocations import Good, Held, revoke
 from gateway.edge.shared import Shared
 from gateway.edge.subscribing import CODECS
@@ -54,9 +59,11 @@ class Edge(Shared):
         letters: Letters | None = None,
         services: Mapping[str, str] | None = None,
         asyncapi: AsyncApi | None = None,
+        openapi: OpenApi | None = None,
     ) -> None:
         super().__init__(log, declared, verifier, anonymous=anonymous)
         self._asyncapi = asyncapi or AsyncApi(declared, version=self.version, anonymous=anonymous)
+        self._openapi = openapi or OpenApi(operations(anonymous=anonymous), Problem, version=self.version)
         self._allowed = tuple(origins)
         self._origins = Origins(self._allowed, local=False)
         self.desk = Desk(
@@ -92,20 +99,19 @@ class Edge(Shared):
         *,
         tls: tuple[str, str] | None = None,
         proxies: Sequence[str] = (),
+        share: bool = False,
     ) -> None:
         """Serve until ``stop`` is set, then tell every client to come back, and end.
 
         Start: log, then the socket. End: new connections are refused, clients drained a slice at a time, tasks
-        cancelled, then the log. Raises :class:`OSError` where the address is taken.
+        cancelled, then the log. With ``share`` other edges listen at the address too. Raises as :func:`listen`.
         """
         self._origins = Origins(self._allowed, local=loopback(host) and not proxies)
-        sock = http.listen(host, port)
+        sock = listen(host, port, share=share)
         self.port = sock.getsockname()[1]
         forward = Forward(self._services, self)
-        more = (http_document.route(self), *http_past.routes(self), *http_letters.routes(self.desk))
-        more += (*http_rights.routes(self), *http_api.routes(self))
         server = http.server(
-            http.application(self, *more, *forward.routes),
+            http.application(self, *self.routes, *forward.routes),
             websocket.protocol(self._welcome, self.loop),
             drain=limits.DRAIN_WITHIN,
             tls=tls,
@@ -125,6 +131,10 @@ class Edge(Shared):
             _log.info("listening on %s:%d", host, port)
             await stop.wait()
             self._draining = True
+            if share:
+                # The kernel would go on giving us our part of those who come back; now the others get it.
+                for listener in server.servers:
+                    listener.close()
             await self._drain()
             self.requests.end()
             await self.desk.letters.end()
@@ -158,6 +168,12 @@ class Edge(Shared):
                 client.connection.shutdown()
             await asyncio.sleep(limits.DRAIN_WITHIN / slices / 2)
 
+    @property
+    def routes(self) -> http.Routes:
+        """What is asked beside publishing, events and probes; ``edge/operations`` tells of all of them."""
+        more = (*http_document.routes(self), *http_past.routes(self), *http_letters.routes(self.desk))
+        return [*more, *http_rights.routes(self), *http_api.routes(self)]
+
     # --- WebSocket clients ---
 
     def _welcome(
@@ -186,15 +202,24 @@ class Edge(Shared):
             held.finish()
         for client in clients:
             client.revoked()
+        for client in list(self._clients):
+            client.permits_revoked(good)
         return len(streams) + len(clients)
+
+    def redeclare(self, new: Declared, asyncapi: AsyncApi) -> tuple[int, int]:
+        """Declare what ``new`` does from now on; return how many subscriptions ended, and how many come back."""
+        old = self.declared.copy()
+        self.declared.become(new)
+        self._asyncapi = asyncapi
+        return redecide(self, self._clients, self._held, old)
 
     # --- HTTP clients: see adapters/http.Api ---
 
     async def publish(self, token: str, asked: Publication) -> tuple[Appended, str]:
         who = self.admit(token).principal
+        topic = self.declared.writable(who, asked.topic).topic  # now: while it is stored, it may be declared away
         stored = await self.publisher.publish(who, asked)
-        found = self.declared.find(asked.topic)
-        return stored, "none" if found.topic.ephemeral else self.log.durability(found.topic.owner)
+        return stored, "none" if topic.ephemeral else self.log.durability(topic.owner)
 
     async def request(self, token: str, asked: Publication, within: float) -> tuple[str, bytes]:
         grant = self.admit(token)
@@ -205,6 +230,9 @@ class Edge(Shared):
 
     def asyncapi(self, token: str, host: str, secure: bool) -> Document:
         return self._asyncapi.document(self.admit(token).principal, Reached(host, secure, WEBSOCKET_PATH))
+
+    def openapi(self, token: str, host: str, secure: bool) -> Document:
+        return self._openapi.document(self.admit(token).principal, Reached(host, secure, WEBSOCKET_PATH))
 
     async def watch(self, token: str, filter: str, cursor_text: str) -> AsyncIterator[bytes]:
         return await self._watch(self.admit(token), filter, cursor_text)
@@ -226,18 +254,19 @@ class Edge(Shared):
         return await revoke(self.log.control, asked.what, asked.name, asked.seconds, by)
 
     async def _watch(self, grant: Grant, filter: str, cursor_text: str) -> AsyncIterator[bytes]:
+        generation = self.declared.generation
         met = self.declared.readable(grant.principal, filter)
         since = cursor.parse(cursor_text, self.declared.places(met)) if cursor_text else None
         feeds = await self.readers.feeds_of(met)
         last = functools.partial(self.last_values, met, filter)
         seconds = None if grant.expires is None else grant.expires - self.now()
-        held = Held(grant)
+        held = Held(grant, filter, generation)
         return self._leaving(held, watch(self.log, self.fanout, filter, met, feeds, since, last, held, seconds))
 
     async def _leaving(self, held: Held, stream: AsyncGenerator[bytes]) -> AsyncGenerator[bytes]:
         self._held.add(held)  # here, for a stream that nobody reads (HEAD) is never begun and never left
         try:
-            if not self.revocations.good(held.grant):
+            if not self.revocations.good(held.grant) or held.generation != self.declared.generation:
                 return
             async with aclosing(stream):
                 async for block in stream:

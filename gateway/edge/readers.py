@@ -71,6 +71,8 @@ class Readers:
         while True:
             await asyncio.sleep(limits.READER_IDLE / 10)
             now = asyncio.get_running_loop().time()
+            for feed in self._feeds.values():
+                feed.backlog.tidy()
             for partition, reader in list(self._tasks.items()):
                 if self._fanout.wanted(partition):
                     self._idle_since.pop(partition, None)

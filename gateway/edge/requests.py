@@ -13,12 +13,10 @@ from gateway import limits
 from gateway.adapters.identity import new_id
 from gateway.adapters.log import Log, Reply, Request
 from gateway.core.access import Principal
+from gateway.core.delivery import TOLD
 from gateway.core.event import ASKED, Appended, Publication
 from gateway.edge.publisher import Publisher
 from gateway.errors import Busy, NoReply, Refused, RequestFailed, RequestRejected, Unavailable
-
-#: Words of a reply whose reason is for the caller. What else goes wrong in a service is not for strangers to read.
-_CALLERS = ("expired", "rejected", "schema")
 
 
 class Requests:
@@ -166,7 +164,7 @@ def _good(reply: Reply, stored: Appended) -> bytes:
     """Return the JSON of ``reply``; raises what it says."""
     if not reply.code:
         return reply.data
-    if reply.code in _CALLERS:
+    if reply.code in TOLD:
         raise RequestRejected(
             f"{reply.code}: {reply.error}", "send it anew, mended, with another idempotency key", stored.id, reply.code
         )

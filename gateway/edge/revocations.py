@@ -23,10 +23,13 @@ Good = Callable[[Grant], bool]
 class Held:
     """A stream that somebody holds open: it ends as soon as its grant does."""
 
-    __slots__ = ("end", "grant", "over")
+    __slots__ = ("end", "filter", "generation", "grant", "over")
 
-    def __init__(self, grant: Grant) -> None:
+    def __init__(self, grant: Grant, filter: str = "", generation: int = 0) -> None:
         self.grant = grant
+        self.filter = filter
+        #: Of the declarations that it was decided by.
+        self.generation = generation
         self.over = False
         #: Wakes whoever waits for the stream's next block.
         self.end: Callable[[], None] = _nothing

@@ -13,7 +13,7 @@ from typing import Any
 from gateway import limits
 from gateway.adapters.log import Log
 from gateway.adapters.metrics import EdgeMetrics
-from gateway.adapters.tokens import Grant, Verifier
+from gateway.adapters.tokens import Grant, Permit, Verifier
 from gateway.core.access import ANONYMOUS
 from gateway.core.declared import Declared, Found
 from gateway.core.event import Partition, Position, Record
@@ -102,6 +102,12 @@ class Shared:
         if not self._anonymous:
             raise BadToken("a token is needed", "make one with `gateway token`, or set edge.anonymous = true")
         return Grant(ANONYMOUS, None)
+
+    def admit_subscription(self, token: str) -> Permit:
+        """Return what a subscription token permits; raises as :meth:`admit`."""
+        permit = self._verifier.verify_subscription(token, self.now())
+        self.revocations.check(permit.grant)
+        return permit
 
     def send_away(self, good: Good) -> int:
         """Close every connection whose grant is not good any more; return how many."""

@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import Mapping
 from typing import Final, cast
 
+import msgspec
+
 from gateway import limits
 from gateway.adapters.websocket import Connection
 from gateway.core import session, wire, wire_protobuf
@@ -40,12 +42,10 @@ _ENCODERS: Final = {codec.NAME: encoder(codec) for codec in CODECS.values()}
 class Subscriber:
     """The part of a client that watches; :class:`Client` is the rest of it."""
 
-    __slots__ = ("_asking", "_codec", "_edge", "_session", "connection", "offer")
+    __slots__ = ("_asking", "_codec", "_edge", "_session", "connection")
 
     def __init__(self, edge: Shared, connection: Connection, one: Session) -> None:
         self.connection = connection
-        #: The connection's own: fan-out calls it once per client and batch.
-        self.offer = connection.offer
         self._edge = edge
         self._session = one
         self._codec = one.codec
@@ -62,8 +62,8 @@ class Subscriber:
         return self._codec
 
     @property
-    def busy(self) -> bool:
-        return self.connection.busy
+    def queue(self) -> Connection:
+        return self.connection
 
     def too_slow(self) -> None:
         self._edge.metrics_of.slow_closes.inc()
@@ -85,19 +85,39 @@ class Subscriber:
     def _ask(self, step: Attach) -> None:
         channel = step.ask.channel
         try:
-            met = self._edge.declared.readable(self._session.principal, channel)
+            met = self._met(step.ask)
             if step.ask.join_leave:
                 self._edge.presence.check(met, channel)
         except GatewayError as e:
             self._refuse(step, e)
             return
+        self._begin(step, met)
+
+    def _met(self, ask: wire.Subscribe) -> list[Found]:
+        """Return what the channel meets, if this client may have all of it; raises what refuses it."""
+        return self._edge.declared.readable(self._session.principal, ask.channel)
+
+    def _begin(self, step: Attach, met: list[Found]) -> None:
+        channel = step.ask.channel
         task = self._edge.spawn(self._subscribe(step, met), f"subscribe-{self._session.client}")
         self._asking[channel] = (step.id, task)
 
     def _refuse(self, step: Attach, error: GatewayError) -> None:
         self._edge.refused(error)
         self._session.ended(step.ask.channel)
-        self._say(self._codec.error(step.id, error))
+        if step.id:
+            self._say(self._codec.error(step.id, error))
+
+    def _stop(self, channel: str) -> None:
+        asking = self._asking.pop(channel, None)
+        if asking is not None:
+            asking[1].cancel()
+            if asking[0]:
+                # Unanswered, an SDK would wait for it, and give the whole connection up in the end.
+                gone = Unavailable("unsubscribed before the subscription was ready", "subscribe again")
+                self._say(self._codec.error(asking[0], gone))
+        self._edge.presence.leave(channel, self._session.client, lost=False)
+        self.detach(channel)
 
     async def _subscribe(self, step: Attach, met: list[Found]) -> None:
         channel = step.ask.channel
@@ -150,29 +170,31 @@ class Subscriber:
         """
         ask, epochs = step.ask, [feed.epochs.current for feed in feeds]
         replied = False
+        # Made once in a process, however many have missed it.
+        encode = self._codec.publication
+        left = [encode(record) for record in past]
         while True:
-            page, past = self._cut(past, limits.RECOVERY_PAGE_BYTES, 1)
+            page, left = _cut(left, limits.RECOVERY_PAGE_BYTES, 1)
             await self.connection.drained(limits.RECOVERY_PAGE_BYTES)
             # From here to the join nothing waits, so nothing comes between.
             if self.connection.gone:
                 return
             if epochs != [f.epochs.current for f in feeds] or not all(f.window.covers(_of(f, at)) for f in feeds):
                 return self._start_over(step, replied)
-            if not past:
-                newer = [r for f in feeds for r in f.window.after(_of(f, at), ask.channel)]
+            if not left:
+                newer = [encode(r) for f in feeds for r in f.window.after(_of(f, at), ask.channel)]
                 at = {feed.partition: feed.position for feed in feeds}
-                more, past = self._cut(newer, limits.RECOVERY_PAGE_BYTES - self._size(page))
+                more, left = _cut(newer, limits.RECOVERY_PAGE_BYTES - sum(map(len, page)))
                 page += more
-            publications = [self._codec.publication(record) for record in page]
             if replied:
-                for publication in publications:
+                for publication in page:
                     self._say(self._codec.push(ask.channel, publication))
             else:
                 # Where more follows, the position it came with: cut between two pages, it must come back for the next.
-                reached = ask.offset if past and recovered else at[feeds[0].partition].offset
-                self._reply(step, Position(epochs[0], reached), publications, recovered)
+                reached = ask.offset if left and recovered else at[feeds[0].partition].offset
+                self._reply(step, Position(epochs[0], reached), page, recovered)
                 replied = True
-            if not past:
+            if not left:
                 return self._join(step, met)
 
     def _start_over(self, step: Attach, replied: bool) -> None:
@@ -198,19 +220,35 @@ class Subscriber:
             was_recovering=step.ask.recover and recovered is not None,
             recovered=bool(recovered),
             publications=publications,
+            ttl=self._ttl(step.ask.channel),
         )
-        self._say(self._codec.reply(step.id, "subscribe", result))
+        if step.id:
+            self._say(self._codec.reply(step.id, "subscribe", result))
+        else:
+            self._given(step.ask, result, publications)
 
-    def _size(self, records: list[Record]) -> int:
-        return sum(len(self._codec.publication(record)) for record in records)
+    def _given(self, ask: wire.Subscribe, result: wire.SubscribeResult, publications: list[bytes]) -> None:
+        """Tell a client what a server subscribed it to: a push, which holds no publications, then those."""
+        if result.recovered:
+            result = msgspec.structs.replace(result, offset=ask.offset)
+        self._say(self._codec.push_subscribe(ask.channel, result))
+        for publication in publications:
+            self._say(self._codec.push(ask.channel, publication))
 
-    def _cut(self, records: list[Record], room: int, least: int = 0) -> tuple[list[Record], list[Record]]:
-        """Return as many of ``records`` as fit into ``room`` bytes, but at least so many, and the rest."""
-        for n, record in enumerate(records):
-            room -= len(self._codec.publication(record))
-            if room < 0 and n >= least:
-                return records[:n], records[n:]
-        return records, []
+    def _ttl(self, channel: str) -> int:
+        """Return in how many seconds the subscription ends; 0 where it does not."""
+        return 0
+
+
+def _cut(publications: list[bytes], room: int, least: int = 0) -> tuple[list[bytes], list[bytes]]:
+    """Return as many of ``publications`` as fit into ``room`` bytes, but at least so many, and the rest."""
+    if sum(map(len, publications)) <= room:
+        return publications, []
+    for n, publication in enumerate(publications):
+        room -= len(publication)
+        if room < 0 and n >= least:
+            return publications[:n], publications[n:]
+    return publications, []
 
 
 def _of(feed: Feed, at: Mapping[Partition, Position]) -> int:

@@ -8,9 +8,14 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from gateway.adapters import http
+from gateway.adapters.http_operation import operations as routed
+from gateway.adapters.http_problem import Problem
+from gateway.adapters.listening import listen
 from gateway.adapters.log import Log
 from gateway.adapters.tokens import Verifier
 from gateway.core.declared import Declared
+from gateway.core.openapi import OpenApi
+from gateway.edge.operations import operations
 from gateway.edge.process import Edge
 from gateway.settings import Settings, TokensTable
 from gateway.testing.process import Process
@@ -27,11 +32,18 @@ async def origin(
     verifier = Verifier(Settings(tokens=TokensTable(hs256_secret_file=str(file))))
     for process in processes:
         process.serve(verifier)
-    sock = http.listen("127.0.0.1", 0)
+    sock = listen("127.0.0.1", 0)
     at = f"http://127.0.0.1:{sock.getsockname()[1]}"
     # Each service would have a process and an address of its own; the edge sees no difference.
     server = http.server(http.health(_Unasked(), *(route for one in processes for route in one.hosted.routes)), drain=1)
-    edge = Edge(log, declared, verifier, services={process.group: at for process in processes})
+    behind = [one for process in processes for one in routed(process.group, process.service)]
+    edge = Edge(
+        log,
+        declared,
+        verifier,
+        services={process.group: at for process in processes},
+        openapi=OpenApi((*operations(), *behind), Problem),
+    )
     stop, ready = asyncio.Event(), asyncio.Event()
     try:
         async with asyncio.TaskGroup() as tasks:

@@ -11,11 +11,12 @@ from contextlib import suppress
 from typing import Protocol
 
 from gateway import limits
-from gateway.adapters.log import DeadLetter, Lease, Log, Reply, Tail
+from gateway.adapters.log import DeadLetter, Lease, Log, Tail
 from gateway.core.delivery import ACK, Bury, Verdict, crashed
-from gateway.core.event import ASKED, Record
+from gateway.core.event import Record
 from gateway.core.lanes import Changes, Item, Lanes
 from gateway.errors import Fenced, TooLarge, Unavailable
+from gateway.worker.answers import Answers
 from gateway.worker.job import Job
 from gateway.worker.wants import Wants
 
@@ -25,6 +26,7 @@ _logger = logging.getLogger("gateway.worker")
 class Slots(Protocol):
     """Where jobs go."""
 
+    answers: Answers
     #: One suspect at a time in the whole process: if it dies, one of them is to blame and no other.
     alone: asyncio.Lock
 
@@ -271,10 +273,7 @@ class Holding:
         await self.lease.settle(changes, claimed, letters)
         self._told_at = now
         for letter in letters:
-            if letter.meta.reply_to == ASKED:
-                with suppress(Unavailable):  # who asked hears that no reply came
-                    said = Reply(code=letter.reason, error=letter.error)
-                    await self._log.replies.send(self.partition, letter.id, said)
+            await self._slots.answers.failed(self.partition, letter)
 
     async def _letters(self, changes: Changes) -> list[DeadLetter]:
         letters = []

@@ -9,14 +9,15 @@ from typing import TYPE_CHECKING, Literal
 import msgspec
 
 from gateway import limits
-from gateway.adapters.log import Log, Reply
+from gateway.adapters.log import Log
 from gateway.core.declared import Declared, valid
 from gateway.core.delivery import emitted_id
-from gateway.core.event import ASKED, Draft, Event, Meta, Partition
+from gateway.core.event import Draft, Event, Meta
 from gateway.core.lanes import Item
-from gateway.errors import GatewayError, LimitReached, Misconfigured, TooLarge
+from gateway.errors import GatewayError, LimitReached, Misconfigured
 from gateway.service import Service
 from gateway.store import Transaction
+from gateway.worker.emitted import TYPES, Emitted
 from gateway.worker.unit import Body, Unit
 
 if TYPE_CHECKING:
@@ -24,8 +25,6 @@ if TYPE_CHECKING:
     from gateway.worker.wants import Want
 
 _encode = msgspec.json.Encoder().encode
-#: What a topic's declaration says of a payload already.
-_TYPES = {"json": "", "text": "text/plain", "bytes": "application/octet-stream"}
 
 
 class Emits:
@@ -61,7 +60,7 @@ class Emits:
         data = valid(found.topic, payload if isinstance(payload, bytes) else _encode(payload))
         known = Meta(
             ts=time.time_ns() // 1_000_000,
-            type=_TYPES[found.topic.payload],
+            type=TYPES[found.topic.payload],
             producer=self.producer,
             via="service",
             traceparent="" if cause is None else cause.meta.traceparent,
@@ -86,36 +85,6 @@ class Emits:
                     if isinstance(answer, GatewayError):
                         raise answer
             start = end
-
-    # --- replies, where somebody waits for one ---
-
-    def answer(self, event: Event, said: object) -> bytes | None:
-        """Return what a handler returned as the reply to ``event``; None where nobody asked. Raises `TooLarge`."""
-        if event.meta.reply_to != ASKED:
-            return None
-        reply = _encode(said)
-        if len(reply) > limits.PAYLOAD_BYTES:
-            raise TooLarge(f"the reply has more than {limits.PAYLOAD_BYTES} bytes", "return less")
-        return reply
-
-    async def reply(self, event: Event, reply: bytes | None) -> None:
-        """Send the reply to ``event`` to whoever waits for it; raises :class:`Unavailable`."""
-        if event.meta.reply_to == ASKED:
-            await self._log.replies.send(self._place(event), event.id, Reply(data=reply or b"null"))
-
-    def _place(self, event: Event) -> Partition:
-        return self._declared.find(event.topic).partition
-
-
-class Emitted(msgspec.Struct, frozen=True, gc=False):
-    """An event on its way from a handler into the log."""
-
-    partition: Partition
-    draft: Draft
-    #: Its topic is not kept.
-    passing: bool
-    #: Seconds that it waits in the outbox.
-    after: float = 0.0
 
 
 class Delivery:

@@ -7,6 +7,7 @@ import faulthandler
 import logging
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 
 from gateway import limits
 from gateway.adapters.identity import new_id
@@ -17,7 +18,8 @@ from gateway.core.event import Partition
 from gateway.core.lanes import Item
 from gateway.errors import GatewayError, NotAvailable
 from gateway.service import Service, Start
-from gateway.store import Store
+from gateway.store import SagaCount, Store
+from gateway.worker.answers import Answers
 from gateway.worker.holding import Holding
 from gateway.worker.job import Emits
 from gateway.worker.relay import Relay
@@ -58,7 +60,7 @@ class Worker:
         self.name = name or new_id()
         self.metrics = WorkerMetrics(group)
         self.holdings: dict[Partition, Holding] = {}
-        self._service = service
+        self._service, self._declared = service, declared
         self._wants = Wants(service, declared)
         self._partitions = service.partitions(declared)
         self._emits = Emits(log, declared, group, service)
@@ -89,11 +91,15 @@ class Worker:
         Start: log, relay, slots, then leases. End: membership, leases, slots, relay, log.
         """
         inbox = None if self._store is None else Inbox(self._store, self.group, self._wake)
-        self._slots = SlotRunners(self._service.concurrency, self._wants.widest, self._emits, self.metrics, inbox)
+        answers = Answers(self.log, self._declared, self._emits.group, self.metrics.unanswered)
+        self._slots = SlotRunners(
+            self._service.concurrency, self._wants.widest, self._emits, answers, self.metrics, inbox
+        )
         async with asyncio.TaskGroup() as group:
             log = group.create_task(self.log.run(), name="log")
             relay = group.create_task(self.relay.run(), name="relay") if self.relay else None
             slots = group.create_task(self._slots.run(), name="slots")
+            counting = group.create_task(self._count_sagas(), name="sagas")
             looking = group.create_task(self._look(), name="look")
             balance = group.create_task(self._balance(group), name="balance")
             _logger.info("worker %s of %s", self.name, self.group)
@@ -106,10 +112,15 @@ class Worker:
                 self.relay.end()
                 await asyncio.wait([relay], timeout=limits.GRACE)
                 relay.cancel()
-            for task in (looking, slots, log):
+            for task in (counting, looking, slots, log):
                 task.cancel()
         if self._guard:
             faulthandler.cancel_dump_traceback_later()
+
+    def redeclare(self, declared: Declared) -> None:
+        """Know ``declared`` from now on, by which what the service takes must stand where it did."""
+        self._declared.become(declared)
+        self._wants.forget()
 
     def unready(self) -> list[str]:
         """Why it does not work now; nothing when all is well."""
@@ -213,6 +224,18 @@ class Worker:
                 continue  # it was forgotten this moment; its holder will be fenced
 
     # --- what is seen ---
+
+    async def _count_sagas(self) -> None:
+        """Of the workers of a service, the one that empties its outbox counts; the others say 0."""
+        while self._store is not None and self.relay is not None and self._service.sagas:
+            with suppress(GatewayError):  # then the outbox waits too, and says why
+                leads = self.relay.leads
+                for one in await self._store.sagas(self._service.sagas) if leads else []:
+                    self.metrics.sagas(one)
+                if not leads:
+                    for name in self._service.sagas:
+                        self.metrics.sagas(SagaCount(name))
+            await asyncio.sleep(limits.SAGA_COUNTED_EVERY)
 
     def _export(self) -> None:
         gauge = self.metrics.of_service

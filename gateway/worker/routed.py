@@ -10,7 +10,8 @@ from gateway import limits
 from gateway.adapters.identity import new_id
 from gateway.errors import LimitReached, Misconfigured
 from gateway.store import Outgoing, Reading, Store, Transaction
-from gateway.worker.job import Emits, Emitted
+from gateway.worker.emitted import Emitted
+from gateway.worker.job import Emits
 from gateway.worker.unit import Body
 
 

@@ -13,6 +13,7 @@ from gateway.adapters.metrics import WorkerMetrics
 from gateway.core.delivery import ACK, Bury, Park, judge
 from gateway.errors import GatewayError
 from gateway.store import Outgoing, Seen
+from gateway.worker.answers import Answers
 from gateway.worker.holding import Holding
 from gateway.worker.job import Delivery, Emits, Job
 from gateway.worker.unit import Inbox, Unit
@@ -48,11 +49,13 @@ class SlotRunners:
         count: int,
         widest: int,
         emits: Emits,
+        answers: Answers,
         metrics: WorkerMetrics,
         inbox: Inbox | None = None,
     ) -> None:
         """``inbox``: of the service's database, where it has one."""
         self.alone = asyncio.Lock()
+        self.answers = answers
         self._inbox = inbox
         self._emits = emits
         self._metrics = metrics
@@ -192,13 +195,14 @@ class SlotRunners:
                 said = None
             else:
                 said = await ready.call(payload, delivery)
-            reply = self._emits.answer(job.event, said)
+            reply = self.answers.kept(job.event, said)
+            delivery.emitted += self.answers.published(job.event, said)
             await self._leave(unit, [delivery], reply)
-            await self._emits.reply(job.event, reply)
+            await self.answers.send(job.event, reply)
         except Seen as before:
             # By a worker that died before it could say so, or that lost its lease meanwhile.
             try:
-                await self._emits.reply(job.event, before.reply)
+                await self.answers.send(job.event, before.reply)
             except GatewayError as raised:
                 error = raised
         except asyncio.CancelledError as cut:
@@ -246,9 +250,11 @@ class SlotRunners:
             ]
             if taken:
                 await ready.call(payloads, deliveries)
+                for delivery in deliveries:
+                    delivery.emitted += self.answers.published(delivery.event, None)
                 await self._leave(unit, deliveries)
             for job in taken:
-                await self._emits.reply(job.event, None)
+                await self.answers.send(job.event, None)
             failed = False
         except asyncio.CancelledError as cut:
             self._cut(slot, cut, ready.timeout)
@@ -283,7 +289,7 @@ class SlotRunners:
     async def _without(self, seen: set[str], jobs: Sequence[Job]) -> list[Job]:
         for job in jobs:
             if job.event.id in seen:
-                await self._emits.reply(job.event, None)  # a reply that was sent before stays
+                await self.answers.send(job.event, None)  # a reply that was sent before stays
                 self._judge(job, None)
         return [job for job in jobs if job.event.id not in seen]
 

@@ -63,6 +63,10 @@ class Wants:
         #: Events that one call may take.
         self.widest = max((one.batch for one in ready), default=1) or 1
 
+    def forget(self) -> None:
+        """The declarations are others now."""
+        self._known.clear()
+
     def find(self, topic: str) -> Want | None:
         """Return where events of ``topic`` go; None where nobody wants them."""
         try:

@@ -10,6 +10,7 @@ from typing import Any
 import httpx
 
 from gateway.adapters import http
+from gateway.adapters.listening import listen
 from gateway.core.event import Appended, Position, Publication
 from gateway.errors import GatewayError
 
@@ -99,7 +100,7 @@ class Door:
 
 @asynccontextmanager
 async def opened() -> AsyncIterator[Door]:
-    api, sock, stop = Kept(), http.listen("127.0.0.1", 0), asyncio.Event()
+    api, sock, stop = Kept(), listen("127.0.0.1", 0), asyncio.Event()
     port = sock.getsockname()[1]
     server = http.server(http.application(api), drain=1.0)
     serving = asyncio.create_task(server.serve([sock]), name="door")

@@ -10,6 +10,11 @@ import functools
 import itertools
 from typing import Any
 
+Who = tuple[str, str]
+
+DENY = ("deny_read", "deny_write")
+#: What subscription tokens open.
+OPENED = ("o/nobody", "u/#", "n/+/own", "t/x")
 #: pattern -> (who may read, who may write, options). More literal patterns stand behind the wider ones on purpose.
 DECLARED: dict[str, tuple[tuple[str, ...], tuple[str, ...], dict[str, Any]]] = {
     "o/end": (("anyone",), ("anyone",), {}),
@@ -31,6 +36,10 @@ DECLARED: dict[str, tuple[tuple[str, ...], tuple[str, ...], dict[str, Any]]] = {
     "d/{device}/secret": (("device:{device}",), ("operator",), {"key": "{device}"}),
     "d/{device}/{user}/shared": (("user:{user}", "device:{device}"), ("user:{user}",), {}),
     "s/stock/jobs": (("service:stock",), ("service",), {}),
+    "n/#": (("anyone",), ("user", "device"), {"deny_read": ("user:bob",), "deny_write": ("device:7", "user:alice")}),
+    "n/{user}/own": (("anyone",), ("anyone",), {"retain": True, "deny_read": ("user:{user}", "operator")}),
+    "n/alice/{device}": (("user", "device"), ("anyone",), {"deny_write": ("device:{device}", "anyone")}),
+    "n/open": (("anyone",), ("anyone",), {}),
     "t/#": (("anyone",), ("operator",), {}),
     "t/{user}/own": (("user:{user}",), ("user:{user}",), {"retain": True}),
 }
@@ -40,6 +49,8 @@ TOPICS = [
     *(f"u/{name}/{last}" for name in NAMES for last in ("inbox", "public", "drafts", "typing", "unkept")),
     *(f"d/{name}/{last}" for name in ("7", "8", "alice") for last in ("telemetry", "secret")),
     *(f"d/{device}/{user}/shared" for device, user in (("7", "alice"), ("alice", "bob"), ("8", "7"))),
+    *(f"n/{name}/own" for name in NAMES),
+    *(f"n/{rest}" for rest in ("x", "alice/7", "alice/8")),
     "t/x",
     "t/alice",
     *(f"t/{name}/own" for name in NAMES),
@@ -57,7 +68,7 @@ FILTERS = sorted(
         for t in TOPICS
         for n in range(1, t.count("/") + 1)
     }
-    | {f"{first}/#" for first in "oudst"}
+    | {f"{first}/#" for first in "oudnst"}
     | {f"u/{name}/#" for name in NAMES}
     | {"d/7/#", "t/alice/#", "+/alice/#", "#"}
 )
@@ -79,8 +90,12 @@ def owner(topic: str) -> str | None:
     def rank(pattern: str) -> list[int]:
         return [2 if level == "#" else 1 if level.startswith("{") else 0 for level in pattern.split("/")]
 
-    fits = [p for p in DECLARED if levels_let("/".join("+" if v.startswith("{") else v for v in p.split("/")), topic)]
-    return min(fits, key=rank, default=None)
+    return min(fits(topic), key=rank, default=None)
+
+
+def fits(topic: str) -> list[str]:
+    """Every pattern that lets ``topic`` through."""
+    return [p for p in DECLARED if levels_let("/".join("+" if v.startswith("{") else v for v in p.split("/")), topic)]
 
 
 @functools.cache
@@ -88,22 +103,46 @@ def allowed(who: tuple[str, str], topic: str, right: int) -> bool:
     pattern = owner(topic)
     if pattern is None:
         return False
+    grants = DECLARED[pattern][:2][right]
+    return bool(meant(who) & words(grants, pattern, topic)) and not denied(who, topic, right)
+
+
+def meant(who: Who) -> set[str]:
+    """The words of a declaration that mean ``who``."""
+    return {"anyone", who[0], f"{who[0]}:{who[1]}"}
+
+
+def denied(who: Who, topic: str, right: int) -> bool:
+    return any(meant(who) & words(DECLARED[one][2].get(DENY[right], ()), one, topic) for one in fits(topic))
+
+
+def opened(who: Who, topic: str) -> bool:
+    """Whether ``who`` comes in by a subscription token."""
+    token = any(levels_let(filter, topic) for filter in OPENED) and not denied(who, topic, 0)
+    return who[0] != "anonymous" and (token or allowed(who, topic, 0))
+
+
+def given(server: Who, who: Who, topic: str) -> bool:
+    """Whether ``server`` may subscribe ``who``."""
+    own = allowed(server, topic, 0) and not denied(who, topic, 0)
+    return server[0] in ("service", "operator") and (own or allowed(who, topic, 0))
+
+
+def words(said: tuple[str, ...], pattern: str, topic: str) -> set[str]:
+    """What a declaration says, with the levels of ``topic`` written into it."""
     names = dict(zip(pattern.split("/"), topic.split("/"), strict=False))
-    words = set()
-    for grant in DECLARED[pattern][right]:
-        kind, colon, name = grant.partition(":")
-        words.add(kind + colon + (names[name] if name.startswith("{") else name))
-    return bool(words & {"anyone", who[0], f"{who[0]}:{who[1]}"})
+    split = (one.partition(":") for one in said)
+    return {kind + colon + (names[name] if name.startswith("{") else name) for kind, colon, name in split}
 
 
 #: The last levels of all that is declared, and of what is not.
 ENDS = "end nobody users devices services operators orders alice crossed both inbox public drafts typing unkept".split()
-ENDS += "telemetry secret shared jobs own zz".split()
+ENDS += "telemetry secret shared jobs own open x 7 8 zz".split()
 #: Every topic of two to four levels from these words; `zz` is a name that nobody has.
 WORLD = [
     topic
     for n in (2, 3, 4)
-    for levels in itertools.product("oudst", *([(*NAMES, "8", "stock", "zz")] * (n - 2)), ENDS)
+    for levels in itertools.product("oudnst", *([(*NAMES, "anyone", "8", "stock", "zz")] * (n - 2)), ENDS)
     if owner(topic := "/".join(levels)) is not None
 ]
 

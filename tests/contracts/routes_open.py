@@ -14,6 +14,7 @@ from gateway import Service
 from gateway.adapters import http
 from gateway.adapters.http_forward import Forward
 from gateway.adapters.http_service import Hosted, application
+from gateway.adapters.listening import listen
 from tests.contracts.http_door_open import HANG, Door, Kept
 from tests.gateways import verifier
 
@@ -22,7 +23,7 @@ GROUP = "shop.orders"
 
 @asynccontextmanager
 async def opened(app: Starlette, api: Kept) -> AsyncIterator[Door]:
-    sock = http.listen("127.0.0.1", 0)
+    sock = listen("127.0.0.1", 0)
     server = http.server(app, drain=1.0)
     serving = asyncio.create_task(server.serve([sock]), name="door")
     port = sock.getsockname()[1]

@@ -7,27 +7,21 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import httpx
-import jwt
 import pytest
 
-from gateway.adapters.embedded import valkey
-from gateway.adapters.log import DeadLetter, Log
-from gateway.adapters.tokens import Verifier
-from gateway.core.access import Principal, may
-from gateway.core.declared import Declared, Topic
-from gateway.core.event import Draft, Event, Meta
+from gateway.adapters.log import Log
+from gateway.core.access import Principal, denied, may
+from gateway.core.declared import Declared
 from gateway.edge.process import Edge
-from gateway.settings import GatewayTable, KeyTable, Settings, TokensTable
+from tests.contracts.rights_matrix import Matrix, bearer, granted, headers, seed, some_at_a_time, world
 from tests.contracts.rights_oracle import (
-    DECLARED,
     FILTERS,
     PRINCIPALS,
     TOPICS,
@@ -35,96 +29,8 @@ from tests.contracts.rights_oracle import (
     filter_allowed,
     owner,
 )
-from tests.gateways import Client, app_logs, client
+from tests.gateways import Client, client
 from tests.servers import eventually
-
-SECRET = b"a key that may vouch for everybody in this test"
-
-
-def bearer(who: tuple[str, str]) -> str:
-    kind, name = who
-    claims = {"sub": name, "role": kind, "exp": int(time.time()) + 3600}
-    token: str = jwt.encode(claims, SECRET, "HS256", {"kid": "all"})
-    return "" if kind == "anonymous" else token
-
-
-def headers(who: tuple[str, str]) -> dict[str, str]:
-    return {"authorization": f"Bearer {bearer(who)}"} if who[1] else {}
-
-
-def verifier(folder: Path) -> Verifier:
-    file = folder / "all"
-    file.touch(mode=0o600)
-    file.write_bytes(SECRET)
-    key = KeyTable(id="all", algorithm="HS256", file=str(file), roles=("user", "device", "service", "operator"))
-    tokens = TokensTable(development=False, keys=(key,))
-    return Verifier(Settings(gateway=GatewayTable(data=str(folder)), tokens=tokens))
-
-
-class Matrix:
-    """Every cell that was asked, and those that said something else than the oracle."""
-
-    def __init__(self) -> None:
-        self.cells = 0
-        self.leaks: list[tuple[str, Any, str]] = []
-        self.refusals: list[tuple[str, Any, str]] = []
-
-    def cell(self, way: str, who: tuple[str, str], topic: str, granted: bool, expected: bool) -> None:
-        self.cells += 1
-        if granted and not expected:
-            self.leaks.append((way, who, topic))
-        if expected and not granted:
-            self.refusals.append((way, who, topic))
-
-
-async def seed(log: Log, declared: Declared, word: str) -> None:
-    """One event for every topic, past every right, in the order of the list."""
-    for topic in TOPICS:
-        found = declared.find(topic)
-        event = Event(topic, b'"%s"' % word.encode(), f"{word}-{topic}", Meta(producer="seed", via="test"))
-        if found.topic.ephemeral:
-            await log.publish_live(found.partition, event)
-        else:
-            await log.append(found.partition, [Draft(event, found.key, retain=found.topic.retain)])
-
-
-async def some_at_a_time(work: Iterable[Awaitable[None]]) -> None:
-    gate = asyncio.Semaphore(16)
-
-    async def one(what: Awaitable[None]) -> None:
-        async with gate:
-            await what
-
-    await asyncio.gather(*(one(what) for what in work))
-
-
-def granted(answer: dict[str, Any]) -> bool:
-    error = answer.get("error", {"code": 0})["code"]
-    assert error in (0, 103, 108, 112), answer
-    return bool(error != 103)
-
-
-@asynccontextmanager
-async def world(folder: Path) -> AsyncIterator[tuple[Edge, Log, Declared]]:
-    """An edge on a log server of its own, where each topic has one old event and one dead letter."""
-    topics = [Topic(pattern=p, read=read, write=write, **more) for p, (read, write, more) in DECLARED.items()]
-    declared = Declared(topics)
-    with valkey(folder / "log") as server:
-        log = await Log.open(server.url, app_logs(topics))
-        edge = Edge(log, declared, verifier(folder), anonymous=True)
-        stop, ready = asyncio.Event(), asyncio.Event()
-        running = asyncio.create_task(edge.run("127.0.0.1", 0, stop, ready), name="edge")
-        try:
-            await ready.wait()
-            await seed(log, declared, "old")
-            for topic in TOPICS:
-                letter = DeadLetter("gave_up", "e", topic, b'"buried"', group="a.b")
-                await log.bury(declared.find(topic).partition, letter)
-            yield edge, log, declared
-        finally:
-            stop.set()
-            await running
-            await log.close()
 
 
 @pytest.mark.slow  # eight thousand questions, one after the other
@@ -269,12 +175,17 @@ def name_alone(who: Principal, grants: Sequence[str], bound: Mapping[str, str]) 
     return any(may(Principal(kind, who.name), grants, bound) for kind in ("user", "device") if who.name)
 
 
-@pytest.mark.parametrize("broken", [open_doors, name_alone])
+def no_denials(who: Principal, denials: Sequence[str], bound: Mapping[str, str]) -> bool:
+    """And another: a deny whose level a wildcard leaves open is nobody's."""
+    return denied(who, denials, bound) and not any("{" in word and not bound for word in denials)
+
+
+@pytest.mark.parametrize("broken", [open_doors, name_alone, no_denials])
 async def test_a_gateway_that_is_broken_on_purpose_is_caught(
     broken: Callable[..., bool], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gateway.core.declared.may", broken)
-    matrix, who = Matrix(), ("user", "alice") if broken is open_doors else ("device", "alice")
+    monkeypatch.setattr(f"gateway.core.declared.{'denied' if broken is no_denials else 'may'}", broken)
+    matrix, who = Matrix(), ("device", "alice") if broken is name_alone else ("user", "alice")
     async with world(tmp_path) as (edge, _, _):
         url = f"ws://127.0.0.1:{edge.port}/connection/websocket"
         async with client(url, bearer(who)) as one:
@@ -294,6 +205,14 @@ def test_the_oracle_is_one() -> None:
     assert owner("t/alice/x") == "t/#"
     assert not filter_allowed(alice, "u/+/inbox")
     assert filter_allowed(alice, "u/+/public")
+    bob = ("user", "bob")
+    assert allowed(alice, "n/x", 0)
+    assert not allowed(bob, "n/x", 0)
+    assert not allowed(bob, "n/open", 0)  # granted there, denied above
+    assert not allowed(alice, "n/alice/own", 0)
+    assert allowed(alice, "n/bob/own", 0)
+    assert not filter_allowed(alice, "n/+/own")
+    assert not allowed(("anonymous", ""), "n/alice/8", 1)
     assert not filter_allowed(("operator", "root"), "#")
     reads = sum(allowed(who, topic, 0) for who in PRINCIPALS for topic in TOPICS)
     assert 0.1 < reads / len(PRINCIPALS) / len(TOPICS) < 0.9

@@ -15,6 +15,7 @@ from starlette.applications import Starlette
 
 from gateway import limits
 from gateway.adapters import http, websocket
+from gateway.adapters.listening import listen
 from gateway.core import frame, handshake
 
 #: What is not run, and why. A pattern is a case id or a glob of kosoku's.
@@ -51,6 +52,9 @@ class Echo:
     def received_binary(self, data: bytes) -> None:
         self._connection.offer(frame.binary(data))
 
+    def too_slow(self) -> None:
+        self._connection.too_slow()
+
     def lost(self) -> None:
         pass
 
@@ -65,7 +69,7 @@ async def echo_server() -> AsyncIterator[int]:
     loop = asyncio.get_running_loop()
     loop.set_debug(False)  # 16 MiB messages through an asyncio in debug mode take minutes
     server = http.server(Starlette(), websocket.protocol(welcome, loop), drain=1)
-    sock = http.listen("127.0.0.1", 0)
+    sock = listen("127.0.0.1", 0)
     serving = asyncio.create_task(server.serve([sock]), name="echo")
     try:
         yield sock.getsockname()[1]

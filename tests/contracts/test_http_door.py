@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gateway import limits
-from gateway.adapters import http
+from gateway.adapters.listening import listen
 from gateway.core.event import Publication
 from gateway.errors import (
     BadTopic,
@@ -299,12 +299,12 @@ async def test_what_is_not_http_is_refused(garbage: bytes) -> None:
 
 
 async def test_the_send_buffer_of_every_connection_is_bounded() -> None:
-    sock = http.listen("127.0.0.1", 0)
+    sock = listen("127.0.0.1", 0)
     try:
         # Linux keeps twice what was asked, for its own book-keeping (socket(7)).
         assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) <= 2 * limits.SOCKET_SEND_BYTES
         with pytest.raises(OSError, match="in use"):
-            http.listen("127.0.0.1", sock.getsockname()[1])
+            listen("127.0.0.1", sock.getsockname()[1])
     finally:
         sock.close()
 

@@ -85,7 +85,9 @@ async def test_trimming_takes_heads_and_keys_with_their_entries_and_no_others(lo
         assert (await log.walk(P, "devices/3/x", Position(epoch, 4), 10)).reason == "trimmed"
         assert (await log.walk(P, "devices/0/x", Position(epoch, 1), 10)).reason == "trimmed"
         assert (await log.walk(P, "devices/3/x", Position(epoch, 8), 10)).complete
-        assert (await log.read(P, Position(epoch, 3), 10)).lost
+        after_the_cut = await log.read(P, Position(epoch, 3), 10)
+        assert (after_the_cut.lost, after_the_cut.floor) == (True, 8)
+        assert await log.top(P) == after_the_cut.position
         # The key came, went with its entry, and comes anew.
         (answer,) = await log.append(P, [draft("devices/1/x", "new", b"other", idempotency="u/1")])
         assert answer == Appended(Position(epoch, 13), "new")

@@ -15,6 +15,7 @@ from gateway import limits
 from gateway.adapters.child import Server
 from gateway.adapters.mqtt import Message, MqttClient, Options
 from gateway.errors import GatewayError, Misconfigured, TooLarge, Unavailable
+from tests.bridges import device
 from tests.servers import DEVICE, DEVICE_PASSWORD, GATEWAY, GATEWAY_PASSWORD, Relay, eventually
 
 TOPIC = f"devices/{DEVICE}/telemetry"
@@ -32,6 +33,7 @@ RUMQTTD_LACKS = {
     "lower qos": "delivers a QoS 0 message at the QoS of the subscription",
     "maximum packet": "announces none, and closes the connection of who sends more",
     "refusal": "closes the connection instead of refusing it with a reason",
+    "properties for 3.1.1": "ends the connection of a 3.1.1 client that would get a message with properties of MQTT 5",
 }
 
 
@@ -319,6 +321,25 @@ async def test_nobody_subscribes(broker: Broker) -> None:
     async with publisher(broker) as device:
         code = await device.publish("devices/absent/commands/stop", b"{}")
     assert code == (0x10 if broker.has("no subscriber") else 0)
+
+
+async def test_a_client_of_3_1_1_gets_what_has_properties(broker: Broker) -> None:
+    lost: list[object] = []
+    async with Bridge(broker.options()) as bridge, publisher(broker) as client:
+        with device(broker.server, version=MQTTv311, name=GATEWAY, lost=lost) as old:
+            await old.subscribe(TOPIC)
+            await client.publish(TOPIC, b"1")
+            await old.until(1)
+            assert not lost
+            await client.publish(TOPIC, b"2", user_properties=[("unit", "bar")])
+            await client.publish(TOPIC, b"3")
+            await eventually(lambda: bridge.payloads() == [1, 2, 3])
+            if broker.has("properties for 3.1.1"):
+                await old.until(3)
+            else:
+                await eventually(lambda: lost)
+            got = [message.payload for message in old.got]
+    assert got == ([b"1", b"2", b"3"] if broker.has("properties for 3.1.1") else [b"1"])
 
 
 async def test_a_device_may_not_write_anothers_topic(broker: Broker) -> None:

@@ -306,11 +306,13 @@ async def test_a_watcher_that_does_not_read_is_closed(places: Running) -> None:
 
     class Slow:
         codec: Codec = cast("Codec", wire)
+        busy = False
 
-        def offer(self, frame: bytes) -> bool:
-            return False
+        @property
+        def queue(self) -> Slow:
+            return self
 
-        def too_slow(self) -> None:
+        def share(self, queues: list[Slow], frame: bytes) -> None:
             heard.append("too slow")
 
     slow = Slow()

@@ -132,7 +132,7 @@ REFUSED: dict[str, tuple[str | dict[str, Any], int, str]] = {
     "presence_stats": (command(2, "presence_stats", channel=ROOM), 108, ""),
     "history of what is not kept": (command(2, "history", channel="rooms/1/typing", limit=10), 108, "history"),
     "refresh without a token": (command(2, "refresh"), 107, "token"),
-    "sub_refresh": (command(2, "sub_refresh", channel=ROOM, token="x"), 108, ""),
+    "sub_refresh": (command(2, "sub_refresh", channel=ROOM, token="x"), 103, ""),
     "an unknown rpc": (command(2, "rpc", method="levitate", data={}), 104, "levitate"),
     "an rpc without its argument": (command(2, "rpc", method="publish"), 107, "argument"),
     "twins in a payload": (

@@ -11,9 +11,11 @@ import msgspec
 import pytest
 import sqlalchemy as sa
 
-from gateway import Service
-from gateway.errors import BadTopic, Misconfigured
+from gateway import Service, limits
+from gateway.adapters.database import attach
+from gateway.errors import BadTopic, Misconfigured, NotAvailable
 from gateway.sql import Database, Saga, Step, Transaction
+from gateway.store import SagaCount
 from tests.databases import KINDS, NewDatabase
 from tests.sagas import WORK, Authorized, Basket, Running, saga_shop, steps
 from tests.servers import eventually
@@ -55,6 +57,41 @@ async def test_steps_one_after_another_carry_what_was_kept(running: Running) -> 
         assert (seen.phase, seen.step, seen.stuck, seen.late) == ("completed", "", False, None)
         assert seen.started <= (seen.ended or 0)
         assert await running.shop.checkout.count(db) == {"completed": 2, "stuck": 0}
+
+
+async def test_open_ones_are_counted_by_one_worker_and_by_who_looks_in(
+    log_server: str, urls: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "SAGA_COUNTED_EVERY", 0.02)
+    async with saga_shop(log_server, urls) as shop:
+        await shop.up("orders")
+
+        def gauge(state: str) -> float | None:
+            labels = {"service": "shop.orders", "saga": "checkout", "state": state}
+            return shop.workers["orders"].metrics.registry.get_sample_value("gateway_sagas", labels)
+
+        await shop.start("7", "8")
+        await eventually(lambda: gauge("running") == 2, within=30)
+        assert gauge("overdue") == gauge("stuck") == 0
+        looking = await attach(urls["orders"])
+        try:
+            assert await looking.sagas(["checkout", "another"]) == [SagaCount("checkout", 2), SagaCount("another")]
+            # Nobody will say that they are late: as if their timers were dead letters, a minute after their time.
+            monkeypatch.setattr(limits, "DOCTOR_LATE", -1_000.0)
+            assert await looking.sagas(["checkout"]) == [SagaCount("checkout", 2, overdue=2)]
+            await eventually(lambda: gauge("overdue") == 2, within=30)
+        finally:
+            await looking.close()
+        await shop.up("stock", "payments")
+        await eventually(lambda: gauge("running") == gauge("overdue") == 0, within=60)
+        assert await shop.ended("7", "8")
+
+
+async def test_looking_in_makes_no_tables(new_url: NewDatabase) -> None:
+    url = new_url("never")
+    for _ in range(2):
+        with pytest.raises((NotAvailable, Misconfigured)):
+            await attach(url)
 
 
 @pytest.mark.parametrize(

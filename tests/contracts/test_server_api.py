@@ -14,30 +14,16 @@ import pytest
 
 from gateway import limits
 from gateway.adapters.log import Notice
-from gateway.adapters.tokens import Verifier, add_api_key
-from gateway.core.declared import Topic
-from gateway.settings import Settings, TokensTable
-from tests.contracts.places import PLACES
-from tests.gateways import SECRET, Client, Running, client, running_edge, token
+from gateway.adapters.tokens import Verifier
+from gateway.settings import Settings
+from tests.contracts.api_edges import LOBBY, TOPICS, with_key
+from tests.gateways import Client, Running, client, running_edge, token
 from tests.servers import eventually
-
-LOBBY = "lobby/1"
-TOPICS = (
-    *(Topic(pattern=t.pattern, write=(*t.write, "service"), read=(*t.read, "service"), presence=t.presence)
-      for t in PLACES[:1]),
-    Topic(pattern="files/{n}", read=("service",), write=("service",), payload="bytes"),
-    Topic(pattern="hidden/{room}", write=("user",), read=("user",)),
-    Topic(pattern="passing/{n}", write=("service",), read=("anyone",), ephemeral=True),
-)  # fmt: skip
 
 
 @pytest.fixture
 def keys(tmp_path: Path) -> tuple[Settings, str]:
-    secret, keys = tmp_path / "secret", tmp_path / "keys"
-    secret.touch(mode=0o600)
-    secret.write_bytes(SECRET)
-    key = add_api_key(keys, "backend")
-    return Settings(tokens=TokensTable(hs256_secret_file=str(secret), api_keys_file=str(keys))), key
+    return with_key(tmp_path)
 
 
 @pytest.fixture
@@ -218,7 +204,7 @@ async def test_a_subscription_on_its_way_is_ended_too(one: Running) -> None:
 
 
 async def test_foreign_notices_are_harmless(one: Running, key: str) -> None:
-    for kind in ("unsubscribe", "disconnect", "tomorrow"):
+    for kind in ("subscribe", "refresh", "unsubscribe", "disconnect", "tomorrow"):
         await one.log.control.announce(Notice(kind, b"\xff{"))
         await one.log.control.announce(Notice(kind, b"{}"))
     await one.log._reads.ask("HSET", "{gateway}:edges", "foreign", "9999999999999 {}", "strange", "what")
@@ -246,7 +232,7 @@ async def test_a_batch(one: Running, key: str, api: cent.AsyncClient) -> None:
     ).replies
     assert isinstance(replies[1], cent.HistoryResult)
     assert [p.data for p in replies[1].publications] == [1]
-    commands = [{"publish": {"channel": "no", "data": 1}}, {"subscribe": {}}, {}, {"a": {}, "b": {}}, {"batch": {}}]
+    commands = [{"publish": {"channel": "no", "data": 1}}, {"channels": {}}, {}, {"a": {}, "b": {}}, {"batch": {}}]
     answer = (await raw(one, "batch", {"commands": commands}, key)).json()
     assert [reply["error"]["code"] for reply in answer["replies"]] == [102, 108, 107, 107, 108]
     many = await raw(one, "batch", {"commands": [{}] * (limits.API_COMMANDS + 1)}, key)
@@ -279,8 +265,21 @@ REFUSED: dict[str, tuple[str, Any, int]] = {
     "a code of its own": ("disconnect", {"user": "alice", "disconnect": {"code": 1000, "reason": ""}}, 107),
     "a long reason": ("disconnect", {"user": "alice", "disconnect": {"code": 4000, "reason": "é" * 62}}, 107),
     "no position": ("history", {"channel": LOBBY, "since": {"epoch": "?", "offset": 1}}, 112),
-    "not offered": ("subscribe", {"user": "alice", "channel": LOBBY}, 108),
+    "not offered": ("channels", {}, 108),
     "not offered either": ("history_remove", {"channel": LOBBY}, 108),
+    "not one session of a user": ("unsubscribe", {"user": "alice", "channel": LOBBY, "session": "s"}, 107),
+    "not one session either": ("disconnect", {"user": "alice", "session": "s"}, 107),
+    "nobody to subscribe": ("subscribe", {"user": "", "channel": LOBBY}, 107),
+    "nothing to subscribe to": ("subscribe", {"user": "alice", "channel": ""}, 107),
+    "an unknown topic": ("subscribe", {"user": "alice", "channel": "nowhere"}, 102),
+    "what neither may read": ("subscribe", {"user": "service:other", "channel": "hidden/1"}, 103),
+    "a position of nobody": ("subscribe", {"user": "a", "channel": LOBBY, "recover_since": {"epoch": "?"}}, 112),
+    "options of its own": ("subscribe", {"user": "alice", "channel": LOBBY, "override": {}}, 107),
+    "nobody to refresh": ("refresh", {"user": "", "expired": True}, 107),
+    "no end": ("refresh", {"user": "alice"}, 107),
+    "two ends": ("refresh", {"user": "alice", "expired": True, "expire_at": 2_000_000_000}, 107),
+    "an end too late": ("refresh", {"user": "alice", "expire_at": 4_000_000_000}, 107),
+    "an end before all time": ("refresh", {"user": "alice", "expire_at": -1}, 107),
 }
 
 

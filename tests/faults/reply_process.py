@@ -1,8 +1,9 @@
 """A worker in a process of its own that dies between its commit and its reply.
 
-``python -m tests.faults.reply_process LOG_URL DATABASE_URL SINK DIES`` writes "up" when it has joined its group. Each
-run of the handler is one line of SINK. DIES is ``commit``: SIGKILL once the transaction is committed and before the
-reply leaves; ``stored``: once the reply is stored and before it is announced; else it lives.
+``python -m tests.faults.reply_process LOG_URL DATABASE_URL SINK DIES`` writes "up" when it has joined its group; an
+empty DATABASE_URL is none. Each run of the handler is one line of SINK. DIES is ``commit``: SIGKILL once the
+transaction is committed and before the reply leaves; ``stored``: once the reply is stored and before it is announced;
+else it lives.
 """
 
 from __future__ import annotations
@@ -16,13 +17,13 @@ from pathlib import Path
 
 import uvloop
 
-from gateway import App, Context, Service, limits
+from gateway import App, Context, Service, Topic, limits
 from gateway.adapters.log import Log, replies
 from gateway.app import declare
 from gateway.settings import Settings
 from gateway.sql import Database
 from gateway.worker import Worker
-from gateway.worker.job import Emits
+from gateway.worker.answers import Answers
 from tests.faults.worker_until import until_told
 from tests.gateways import app_logs
 from tests.journeys.shop import TOPICS, Order
@@ -30,15 +31,19 @@ from tests.journeys.shop import TOPICS, Order
 ROOT = Path(__file__).parents[2]
 LEASE = 1.0
 SINK = -1
+KEPT = True
 
 stock = Service("stock", database=Database())
-APP = App("shop", topics=TOPICS, services=[stock])
+#: Where a device hears the answer to an order that it placed by MQTT.
+ANSWERS = Topic(pattern="shop/answers/{device}", read=("device:{device}",), mqtt="out")
+APP = App("shop", topics=[*TOPICS, ANSWERS], services=[stock])
 DECLARED = declare(Settings(), [APP])
 
 
 @stock.on("shop/orders/{order}/reserve")
 async def reserve(order: Order, context: Context) -> dict[str, int]:
-    await context.transaction()
+    if KEPT:
+        await context.transaction()
     os.write(SINK, f"{context.event.id}\n".encode())
     return {"pid": os.getpid()}
 
@@ -61,19 +66,21 @@ async def started(log_url: str, database: str, sink: Path, dies: str = "") -> as
 
 
 async def main(log_url: str, database: str, sink: str, dies: str) -> None:
-    global SINK
+    global SINK, KEPT
+    KEPT = bool(database)
     logging.basicConfig(level="ERROR")
     SINK = os.open(sink, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     limits.WORKER_SILENT = 2 * LEASE  # type: ignore[misc]  # shorter for tests
     if dies == "commit":
-        Emits.reply = _die  # type: ignore[assignment]  # it does not return
+        Answers.send = _die  # type: ignore[assignment]  # it does not return
     if dies == "stored":
         replies.ANNOUNCE.call = _die  # type: ignore[assignment, method-assign]  # it does not return either
     log = await Log.open(log_url, app_logs(TOPICS))
-    store = await Database().open(database)
+    store = await Database().open(database) if KEPT else None
     worker = Worker(log, DECLARED, "shop.stock", stock, lease=LEASE, beat=0.1, store=store)
     await until_told(worker, within=60)
-    await store.close()
+    if store is not None:
+        await store.close()
     await log.close()
 
 

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import signal
 from pathlib import Path
 
 import pytest
 import redis as redis_client
 
-from tests.faults.reply_process import started
-from tests.journeys.shop import Counter, door, working
+from gateway.adapters.log import Log
+from gateway.core.event import Appended, Draft, Event, Meta
+from tests.faults.reply_process import DECLARED, started
+from tests.gateways import app_logs
+from tests.journeys.shop import TOPICS, Counter, door, working
 from tests.servers import eventually
 
 
@@ -38,6 +42,54 @@ async def test_a_worker_killed_before_its_reply(log_server: str, tmp_path: Path,
                 await second.wait()
         for child in (first, second):
             child._transport.close()  # type: ignore[attr-defined]  # or its pipe is closed with a warning, later
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kept", [True, False], ids=["database", "no database"])
+async def test_a_worker_killed_before_a_device_has_its_answer(log_server: str, tmp_path: Path, kept: bool) -> None:
+    """With a database the answer left with the effect, once; without one it may come twice, under one id."""
+    database, sink = f"sqlite:///{tmp_path / 'stock.db'}" if kept else "", tmp_path / "sink"
+    log = await Log.open(log_server, app_logs(TOPICS))
+    writing = asyncio.create_task(log.run(), name="log")
+    try:
+        topic, answers = "shop/orders/7/reserve", "shop/answers/pump-7"
+        meta = Meta(producer="device:pump-7", via="mqtt", reply_to=answers, correlation=b"\x00")
+        place, there = DECLARED.find(topic).partition, DECLARED.find(answers).partition
+        first = await started(log_url=log_server, database=database, sink=sink, dies="commit")
+        (asked,) = await log.append(place, [Draft(Event(topic, b'{"item":"tea"}', "e-1", meta), topic)], patient=True)
+        assert isinstance(asked, Appended)
+        async with asyncio.timeout(60):
+            assert await first.wait() == -signal.SIGKILL
+        second = await started(log_url=log_server, database=database, sink=sink)
+
+        async def finished() -> bool:
+            state = await log.groups.ask(place, "shop.stock")
+            return state.oldest > asked.position.offset and bool(await log.heads(there, [answers]))
+
+        try:
+            await eventually(finished, within=60)
+
+            async def answered() -> bool:
+                return any(one.event.topic == answers for one in await log.recent_deliveries(there, 10))
+
+            await eventually(answered, within=60)
+        finally:
+            second.terminate()
+            async with asyncio.timeout(60):
+                await second.wait()
+        events = [one.event for one in await log.recent_deliveries(there, 10) if one.event.topic == answers]
+        ran = sink.read_text().split()
+        assert (len(events), len(ran)) == ((1, 1) if kept else (2, 2))
+        assert {(event.id, event.meta.correlation, event.meta.cause) for event in events} == {
+            (events[0].id, b"\x00", "e-1")
+        }
+        assert json.loads(events[0].data) == {"pid": first.pid}
+        for child in (first, second):
+            child._transport.close()  # type: ignore[attr-defined]  # or its pipe is closed with a warning, later
+    finally:
+        writing.cancel()
+        await asyncio.wait([writing])
+        await log.close()
 
 
 async def test_every_line_to_the_log_server_is_cut_again_and_again(log_server: str) -> None:

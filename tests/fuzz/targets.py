@@ -7,10 +7,13 @@ import json
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
-import msgspec
+from centrifuge.protocol import client_pb2
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]  # it ships none
 
 from gateway import limits
+from gateway.adapters import http_api
 from gateway.adapters.decoders import BUILT_IN
 from gateway.adapters.log import entry
 from gateway.adapters.log.resp import Reply
@@ -23,30 +26,14 @@ from gateway.core.frame import FrameReader
 from gateway.core.ingest import Accepted, Arrived, Ingest, Rejected
 from gateway.core.mapping import Rule
 from gateway.core.session import Session
-from gateway.errors import GatewayError
+from gateway.errors import BadPayload, NotAvailable
 from gateway.settings import Settings, TokensTable, load
+from tests.fuzz import credentials
+from tests.fuzz.target import Broken, Target
+from tests.protobuf_oracle import agree
 
 NOW = 1_800_000_000
 MASK = b"\x01\x02\x03\x04"
-
-
-class Broken(AssertionError):
-    """A door did what it must not."""
-
-
-class Target(msgspec.Struct, frozen=True):
-    """One door: what is asked of it, and inputs near the good ones to begin with."""
-
-    door: Callable[[bytes], None]
-    seeds: tuple[bytes, ...]
-
-    def __call__(self, data: bytes) -> None:
-        try:
-            self.door(data)
-        except GatewayError as error:
-            # It says what is wrong; to a stranger, without giving all of it back.
-            if not str(error) or (error.whose == "caller" and len(str(error)) > limits.PAYLOAD_BYTES):
-                raise Broken(f"an error of {len(str(error))} characters") from None
 
 
 def _frames(data: bytes) -> None:
@@ -75,6 +62,51 @@ def _session(codec: wire.Codec) -> Callable[[bytes], None]:
 
 #: A connect command in Protobuf, and in JSON.
 _CONNECT = (b"\x06\x08\x01\x22\x02\x0a\x00", b'{"id":1,"connect":{}}')
+
+
+def _packed(data: bytes) -> None:
+    """A frame, command by command, against the classes generated from the schema."""
+    if len(data) > limits.MESSAGE_BYTES:
+        return  # the frame reader has said so
+    for line in wire_protobuf.commands(data):
+        theirs = client_pb2.Command()
+        try:
+            theirs.ParseFromString(line)
+            read = True
+        except DecodeError:
+            read = False
+        try:
+            ours = wire_protobuf.decode(line)
+        except BadPayload as refused:
+            # A number of more than 64 bits they cut; we refuse it, as the servers in Go do.
+            if read and not _older(line) and "64 bits" not in str(refused):
+                raise Broken("they read what we refuse") from None
+            raise
+        if read and not _raw(theirs):
+            agree(ours, theirs)
+
+
+def _raw(command: Any) -> bool:
+    """Whether a filter by tags is in it: it stays as it came here, and they would put its fields in order."""
+    return bool(command.HasField("subscribe") and command.subscribe.HasField("tf"))
+
+
+def _older(line: bytes) -> bool:
+    """Whether it may hold a group (wire types 3 and 4), which only an old schema has: they skip it, we refuse it."""
+    return any(byte & 7 in (3, 4) for byte in line)
+
+
+def _server_api(data: bytes) -> None:
+    for method, type in http_api.REQUESTS.items():
+        try:
+            asked = http_api._read(data, type)
+            if isinstance(asked, http_api.Publish | http_api.Broadcast):
+                asked.payload()
+        except (BadPayload, NotAvailable):
+            continue
+        if method == "disconnect" and "session" in json.loads(data):
+            raise Broken("more clients are sent away than were meant")
+    http_api._read(data, http_api._Batch)
 
 
 def _filters(data: bytes) -> None:
@@ -201,6 +233,19 @@ def _entry_seeds() -> Iterator[bytes]:
     yield entry.packed(Draft(event, "7"))
 
 
+_BODIES: tuple[dict[str, Any], ...] = (
+    {"connect": {"token": "t", "data": b"{}", "name": "js", "subs": {"a": {"recover": True}}}},
+    {"subscribe": {"channel": "a", "token": "t", "offset": 2**64 - 1, "epoch": "7", "flag": -1, "recover": True}},
+    {"history": {"channel": "a", "limit": -1, "since": {"offset": 3, "epoch": "7"}, "reverse": True}},
+    {"sub_refresh": {"channel": "a", "token": "t"}},
+    {"rpc": {"method": "m", "data": bytes(300)}},
+)
+
+
+def _sized(body: bytes) -> bytes:
+    return bytes([len(body) & 0x7F | 0x80, len(body) >> 7]) + body
+
+
 _TOML = (Path(__file__).parents[2] / "gateway.toml").read_bytes()
 _HANDSHAKE = (
     b"GET /connection/websocket HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
@@ -232,6 +277,23 @@ TARGETS: dict[str, Target] = {
     "commands in Protobuf": Target(
         _session(wire_protobuf),
         (_CONNECT[0], b"\x07\x08\x02\x2a\x03\x0a\x01a", b"\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01", b"\x02\x08\x80"),
+    ),
+    "frames in Protobuf": Target(
+        _packed,
+        (
+            b"\x07\x08\x02\x2a\x03\x0a\x01a\x02\x08\x01",
+            *(_sized(client_pb2.Command(id=7, **body).SerializeToString()) for body in _BODIES),
+        ),
+    ),
+    "server API": Target(
+        _server_api,
+        (
+            b'{"channel":"a","data":{"n":1},"idempotency_key":"k"}',
+            b'{"channels":["a","b"],"b64data":"AP8K","tags":{"a":"b"}}',
+            b'{"user":"alice","channel":"a","client":"c","recover_since":{"offset":1,"epoch":"2"}}',
+            b'{"user":"alice","expire_at":1e400,"disconnect":{"code":4000,"reason":""},"session":""}',
+            b'{"commands":[{"publish":{"channel":"a","data":[]}},{"info":{}}]}',
+        ),
     ),
     "filters": Target(
         _filters, (b"a/+/c\na/b/c", b"#\n$SYS/x", b"devices/+/#\ndevices/7/telemetry", b"+/+\n/", b"a//b\n+")
@@ -290,3 +352,4 @@ TARGETS: dict[str, Target] = {
         _patterns, (b"devices/{device}/telemetry\n{device}\nuser:{device}", b"{a}/{a}\n\nanyone", b"a/#/b", b"{\n}\n{")
     ),
 }
+TARGETS |= credentials.TARGETS

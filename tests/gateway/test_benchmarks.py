@@ -1,4 +1,4 @@
-"""The benchmarks still measure: the router's and the services' in small, and a row as readers see it."""
+"""The benchmarks still measure: the router's, services' and edges' in small, and a row as readers see it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from benchmarks import orders, router, services
+from benchmarks import edges, fanout_peers, idle, loads, orders, router, services, storm, storm_load
+from benchmarks.fanout_peers import centrifugo, mosquitto, nats
 from benchmarks.orders import Order, Seen, Task
 from benchmarks.results import Row, Section, markdown
 
@@ -64,6 +65,11 @@ def test_a_worker_is_measured_until_it_has_acknowledged(tmp_path: Path) -> None:
     assert took.rate > 0
 
 
+def test_idle_connections_are_held_and_weighed(tmp_path: Path) -> None:
+    loads.build()
+    assert idle._ours(tmp_path / "on", 200, quick=True) > 0
+
+
 def test_a_lost_and_a_doubled_order_are_seen() -> None:
     seen = Seen(Task("worker", "", "stock", count=4, warm=1))
     for n in (0, 1, 1, 3):
@@ -77,3 +83,64 @@ def test_an_order_has_the_size_that_the_results_speak_of() -> None:
         data = orders.payload(n)
         assert len(data) == 128
         assert msgspec.json.decode(data, type=Order).n == n
+
+
+def test_what_an_event_costs_is_measured_and_does_not_hide_that_nothing_came(tmp_path: Path) -> None:
+    cost = edges._cost(tmp_path / "log", edges.Case(topics=10, edges=0), 0.3)
+    assert cost.edges == 0
+    assert 0 < cost.log < 10_000
+    for case in edges._CASES:
+        changed = [name for name in case.__struct_fields__ if getattr(case, name) != getattr(edges._FIRST, name)]
+        assert len(changed) == 1, case
+
+
+def test_long_commands_become_messages_that_the_generator_can_hold() -> None:
+    lines = [f'{{"id":{n}}}' for n in range(100)]
+    pieces = edges._pieces("\n".join(lines), 200)
+    assert all(len(piece) < 300 for piece in pieces)
+    assert [line for piece in pieces for line in piece.removeprefix("text:").split("\\n")] == lines
+
+
+def test_brokers_are_given_each_event_once() -> None:
+    events = [b'{"n":%d,"data":"%b"}' % (n, b"x" * 200) for n in range(3)]
+    assert nats.published(events).split(b"\r\n")[:-1] == [x for e in events for x in (b"PUB bench %d" % len(e), e)]
+    head, _, body = centrifugo.published(events).partition(b"\r\n\r\n")
+    assert b"Content-Length: %d\r\n" % len(body) in head + b"\r\n"
+    assert [c["publish"]["data"]["n"] for c in msgspec.json.decode(body)["commands"]] == [0, 1, 2]
+    sent, found = mosquitto.published(events), []
+    while sent:
+        assert sent[0] == 0x30
+        length = (sent[1] & 127) + 128 * sent[2]  # MQTT 5, 1.5.5
+        found.append(sent[3 : 3 + length])
+        sent = sent[3 + length :]
+    assert found == [b"\x00\x05bench" + event for event in events]
+
+
+def test_a_peer_that_is_not_here_is_left_out_and_its_row_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.setattr(fanout_peers, "PEERS", {"NATS": ("nats", "")})
+    beside = fanout_peers.Beside(tmp_path, 1000, 1, 1.0)
+    beside.again()
+    (row,) = beside.rows("1,000 watchers", [3.0])
+    assert row.cells() == ("1,000 watchers", "3 /CPU s", "NATS: `nats-server` is not on PATH", "", "", "")
+
+
+def test_a_crowd_comes_back_and_each_has_everything(tmp_path: Path) -> None:
+    section = storm.run(tmp_path, quick=True)
+    figures = {row.figure: row.ours[0] for row in section.rows}
+    assert figures["20 topics, 1 edge: log reads"] == 0
+    assert figures["20 topics, 1 edge: all caught up"] > 0
+
+
+def test_a_frame_is_taken_when_all_of_it_is_there() -> None:
+    for size, head in (
+        (5, b"\x81\x05"),
+        (300, b"\x81\x7e\x01\x2c"),
+        (70_000, b"\x81\x7f" + (70_000).to_bytes(8, "big")),
+    ):
+        whole = head + b"x" * size
+        assert storm_load._whole(whole) == (len(head), len(whole))
+        for cut in (0, 1, 2, 3, len(head), len(whole) - 1):
+            assert storm_load._whole(whole[:cut]) is None

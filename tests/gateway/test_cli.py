@@ -283,6 +283,7 @@ def test_a_token_names_its_role(here: Place) -> None:
     assert (here.folder / ".gateway" / "token.secret").stat().st_mode & 0o777 == 0o600
     assert "is no duration" in here.fails("token", "--for", "long", code=2)
     assert here.fails("token", "--sub", "a/b").startswith("error: the name 'a/b' has /")
+    assert stored(here.ok("token", "--channel", "rooms/1", "--json"))["channel"] == "rooms/1"
 
 
 def test_check_says_what_is_well(here: Place) -> None:

@@ -6,12 +6,13 @@ import json
 import logging
 
 from gateway import limits
+from gateway.adapters.device_rights import rights, unreadable, unwritable
+from gateway.cli.explain import granted
 from gateway.cli.pace import Pace
 from gateway.cli.shown import shown
 from gateway.core.declared import Declared, Topic
 from gateway.core.mapping import Rule, TopicMap
 from gateway.logs import Line
-from gateway.up import rights, unreadable, unwritable
 
 
 def test_an_event_cannot_move_the_cursor() -> None:
@@ -74,6 +75,11 @@ def test_devices_may_read_what_leaves_for_them() -> None:
         "topic read alarms/#",
     ]
     assert unreadable(declared) == ["bills/#"]
+
+
+def test_who_may_is_said_with_who_may_not() -> None:
+    assert granted((), ()) == "nobody"
+    assert granted(("user", "device"), ("user:bob", "device:7")) == "user, device; not user:bob, device:7"
 
 
 def test_a_log_record_is_one_line_without_passwords() -> None:

@@ -78,3 +78,20 @@ def test_explain_says_what_a_token_may_do_and_never_takes_it_as_an_argument(here
     assert "cannot be read" in here.fails("explain", "rooms/a/messages", "--token-file", "nowhere", code=2)
     file.write_text("forged")
     assert here.fails("explain", "rooms/a/messages", "--token-file", str(file)).startswith("error: the token is not")
+
+
+def test_what_denies_is_shown_where_grants_are(tmp_path: Path) -> None:
+    alone = Place(tmp_path)
+    alone.write(
+        '[[topics]]\npattern = "rooms/#"\nread = ["user"]\ndeny_read = ["user:bob"]\n'
+        '[[topics]]\npattern = "rooms/{room}/votes"\nread = ["user"]\nwrite = ["user"]\n'
+    )
+    said = alone.ok("explain", "rooms/1/votes", "--as", "user:bob")
+    assert "user:bob may publish rooms/1/votes" in said
+    assert "user:bob may not subscribe to rooms/1/votes: 'rooms/#' denies read to user:bob\n" in said
+    assert "user; not user:bob" in alone.ok("topics")
+    assert stored(alone.ok("topics", "--json").splitlines()[0])["deny_read"] == ["user:bob"]
+    alone.write('[[topics]]\npattern = "rooms/#"\ndeny_read = ["bob"]\n')
+    assert "rooms/#', deny_read: 'bob' is not a grant" in alone.fails("check")
+    alone.write("")
+    assert "no `gateway up` runs here" in alone.fails("reload")

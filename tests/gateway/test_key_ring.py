@@ -243,6 +243,7 @@ def _replace(file: Path, data: bytes) -> None:
         ('id = "k"\nalgorithm = "HS256"\njwks = "https://example.org/"', "publishes no secrets"),
         ('id = "k"\nalgorithm = "EdDSA"\nfile = "x"\nroles = []', "names nobody"),
         ('id = "k"\nalgorithm = "EdDSA"\nfile = "x"\nroles = ["root"]', "is not one of"),
+        ('id = "k"\nalgorithm = "EdDSA"\nfile = "x"\nopens = ["a/#/b"]', "is no topic and no filter"),
         ('id = "k"\nalgorithm = "EdDSA"\nfile = "x"\nsecret = "x"', "secret is unknown"),
     ],
 )

@@ -26,7 +26,7 @@ class Peer:
 
     def __init__(self, connack: mqtt5.ConnAckPacket, suback: int) -> None:
         self._connack = connack
-        self._suback = suback
+        self.suback = suback
         self.port = 0
         self.read: list[mqtt5.Packet] = []
         self.writers: list[asyncio.StreamWriter] = []
@@ -58,7 +58,9 @@ class Peer:
             writer.write(self._connack.write())
         elif isinstance(packet, mqtt5.SubscribePacket):
             # By hand: the codec's codes cannot be made from numbers.
-            writer.write(b"\x90\x04" + packet.packet_id.to_bytes(2, "big") + b"\x00" + bytes([self._suback]))
+            writer.write(b"\x90\x04" + packet.packet_id.to_bytes(2, "big") + b"\x00" + bytes([self.suback]))
+        elif isinstance(packet, mqtt5.UnsubscribePacket):
+            writer.write(b"\xb0\x04" + packet.packet_id.to_bytes(2, "big") + b"\x00\x00")
 
 
 @asynccontextmanager
@@ -223,6 +225,34 @@ async def test_a_refused_filter_is_named() -> None:
         with pytest.raises(Misconfigured, match=r"filter a/# *: *NOT_AUTHORIZED"):
             async with Bridge(script).client:
                 pytest.fail("connected")
+
+
+def filters(packets: list[mqtt5.Packet]) -> list[list[str]]:
+    """What each SUBSCRIBE or UNSUBSCRIBE names."""
+    return [
+        [one.pattern for one in p.topic_filters] if isinstance(p, mqtt5.SubscribePacket) else p.patterns
+        for p in packets
+        if isinstance(p, mqtt5.SubscribePacket | mqtt5.UnsubscribePacket)
+    ]
+
+
+async def test_other_filters_take_the_place_of_those_that_go() -> None:
+    async with peer() as script:
+        bridge = Bridge(script)
+        async with bridge.client as client:
+            await client.resubscribe(["b/#"])
+            assert filters(script.read) == [["a/#"], ["b/#"], ["a/#"]]  # new before old
+            script.suback = 0x87
+            with pytest.raises(Misconfigured, match="refused the filter c/#"):
+                await client.resubscribe(["b/#", "c/#"])
+            await eventually(lambda: filters(script.read)[3:] == [["c/#"], ["c/#"]])
+            script.suback = 1
+            # Without a connection there is nobody to ask: the next one begins with what is wanted then.
+            script.writers[-1].close()
+            await eventually(lambda: not client.connected)
+            await client.resubscribe(["d/#"])
+            await eventually(lambda: client.connected)
+            assert filters(script.read)[-2:] == [["d/#"], ["b/#"]]
 
 
 async def test_a_filter_refused_for_now_is_tried_again() -> None:

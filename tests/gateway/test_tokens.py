@@ -262,6 +262,31 @@ def test_a_secret_that_others_can_read_is_refused(mode: int, tmp_path: Path) -> 
         load_secret(path)
 
 
+# --- tokens of single subscriptions ---
+
+
+def test_a_token_is_for_a_connection_or_for_a_subscription_and_never_for_both(
+    verifier: Callable[..., Verifier],
+) -> None:
+    made = verifier(opens=("rooms/#", "one"))
+    for channel, opens in (("rooms/1", True), ("one", True), ("one/more", False), ("rooms/+", False), ("#", False)):
+        token = signed(claims(channel=channel))
+        permit = made.verify_subscription(token, NOW)
+        assert (permit.channel, permit.opens) == (channel, opens)
+        assert permit.grant == Grant(Principal("user", "alice"), NOW + 60, "development")
+        with pytest.raises(BadToken, match="is for one subscription"):
+            made.verify(token, NOW)
+    for wrong in (..., "", 1, None, ["rooms/1"]):
+        with pytest.raises(BadToken, match="channel is absent or no text"):
+            made.verify_subscription(signed(claims(channel=wrong)), NOW)
+    with pytest.raises(BadToken, match="not three parts"):
+        made.verify_subscription("gwk_" + "x" * 43, NOW)
+    with pytest.raises(TokenExpired):
+        made.verify_subscription(signed(claims(channel="rooms/1", exp=NOW)), NOW)
+    with pytest.raises(Misconfigured, match="opens: filter 'a/#/b' has # before its last level"):
+        verifier(opens=("a/#/b",))
+
+
 @pytest.mark.parametrize(
     ("content", "says"),
     [
@@ -273,6 +298,8 @@ def test_a_secret_that_others_can_read_is_refused(mode: int, tmp_path: Path) -> 
             b"-----BEGIN PUBLIC KEY-----\nMFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAE\n-----END PUBLIC KEY-----\n",
             "is a public key",
         ),
+        (b"----BEGIN PUBLIC KEY-----\nMFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAE\n-----END PUBLIC KEY-----\n", "is a public"),
+        (b'{"kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}', "is a public key"),
     ],
 )
 def test_a_weak_or_wrong_secret_is_refused(content: bytes, says: str, tmp_path: Path) -> None:

@@ -20,6 +20,9 @@ from centrifuge.contexts import (
     JoinContext,
     LeaveContext,
     PublicationContext,
+    ServerPublicationContext,
+    ServerSubscribedContext,
+    ServerUnsubscribedContext,
     SubscribedContext,
     SubscribingContext,
     SubscriptionErrorContext,
@@ -65,8 +68,13 @@ class Sdk:
         """Connect; with ``fresh`` the SDK asks its application for a token when one is over: these, in turn."""
         raise NotImplementedError
 
-    async def subscribe(self, channel: str, states: Sequence[Said] = (), *, join_leave: bool = False) -> None:
-        """Subscribe; with ``states`` the SDK asks for its position, one after the other, and wants error 112."""
+    async def subscribe(
+        self, channel: str, states: Sequence[Said] = (), *, join_leave: bool = False, tokens: Sequence[str] = ()
+    ) -> None:
+        """Subscribe; with ``states`` the SDK asks for its position, one after the other, and wants error 112.
+
+        With ``tokens`` it asks its application for those, in turn; where one is empty that fails.
+        """
         raise NotImplementedError
 
     async def unsubscribe(self, channel: str) -> None:
@@ -104,8 +112,8 @@ class SdkError(Exception):
 
 
 class _ClientEvents(centrifuge.ClientEventHandler):  # type: ignore[misc]  # the SDK ships no types
-    def __init__(self, sdk: Sdk) -> None:
-        self._hear = sdk.hear
+    def __init__(self, sdk: PythonSdk) -> None:
+        self._hear, self._unpacked = sdk.hear, sdk.unpacked
 
     async def on_connecting(self, ctx: ConnectingContext) -> None:
         self._hear("connecting", code=ctx.code, reason=ctx.reason)
@@ -118,6 +126,19 @@ class _ClientEvents(centrifuge.ClientEventHandler):  # type: ignore[misc]  # the
 
     async def on_error(self, ctx: ErrorContext) -> None:
         self._hear("error", code=ctx.code, message=str(ctx.error))
+
+    # What servers subscribed it to.
+
+    async def on_subscribed(self, ctx: ServerSubscribedContext) -> None:
+        at = ctx.stream_position
+        self._hear("given", channel=ctx.channel, recoverable=ctx.recoverable, offset=at.offset if at else 0)
+
+    async def on_unsubscribed(self, ctx: ServerUnsubscribedContext) -> None:
+        self._hear("taken", channel=ctx.channel)
+
+    async def on_publication(self, ctx: ServerPublicationContext) -> None:
+        pub = ctx.pub
+        self._hear("publication", channel=ctx.channel, data=self._unpacked(pub.data), tags=pub.tags, offset=pub.offset)
 
 
 class _SubscriptionEvents(centrifuge.SubscriptionEventHandler):  # type: ignore[misc]  # the SDK ships no types
@@ -192,8 +213,17 @@ class PythonSdk(Sdk):
         )
         await self._client.connect()
 
-    async def subscribe(self, channel: str, states: Sequence[Said] = (), *, join_leave: bool = False) -> None:
-        sub = self._subscriptions.get(channel)
+    async def subscribe(
+        self, channel: str, states: Sequence[Said] = (), *, join_leave: bool = False, tokens: Sequence[str] = ()
+    ) -> None:
+        sub, left = self._subscriptions.get(channel), list(tokens)
+
+        async def get_token(channel: str) -> str:
+            self.hear("get_token", channel=channel)
+            if not (found := left.pop(0)):
+                raise LookupError("there is none")
+            return found
+
         if sub is None:
             sub = self._subscriptions[channel] = self._client.new_subscription(
                 channel,
@@ -202,6 +232,7 @@ class PythonSdk(Sdk):
                 max_resubscribe_delay=0.5,
                 get_state=self._states(states) if states else None,
                 join_leave=join_leave,
+                get_token=get_token if tokens else None,
             )
         await sub.subscribe()
 
@@ -295,8 +326,11 @@ class JavaScriptSdk(Sdk):
     async def connect(self, url: str, token: str, fresh: Sequence[str] = ()) -> None:
         await self._do("connect", url=url, token=token, fresh=list(fresh))
 
-    async def subscribe(self, channel: str, states: Sequence[Said] = (), *, join_leave: bool = False) -> None:
-        await self._do("subscribe", channel=channel, states=list(states) or None, joinLeave=join_leave)
+    async def subscribe(
+        self, channel: str, states: Sequence[Said] = (), *, join_leave: bool = False, tokens: Sequence[str] = ()
+    ) -> None:
+        more = {"states": list(states) or None, "joinLeave": join_leave, "tokens": list(tokens)}
+        await self._do("subscribe", channel=channel, **more)
 
     async def unsubscribe(self, channel: str) -> None:
         await self._do("unsubscribe", channel=channel)

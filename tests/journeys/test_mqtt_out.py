@@ -14,10 +14,10 @@ from paho.mqtt.enums import MQTTProtocolVersion
 
 from gateway.adapters import embedded
 from gateway.adapters.child import Server
+from gateway.adapters.device_rights import rights
 from gateway.core.declared import Declared
 from gateway.core.mapping import TopicMap
 from gateway.errors import ServerMissing
-from gateway.up import rights
 from tests.bridges import GROUP, buried, device, options, partition, running_bridge, stored, through, until, value
 from tests.gateways import client, running_edge, token
 from tests.journeys.commands import COMMAND, OUT, WANTED, append, begun, cursors, post, properties, told

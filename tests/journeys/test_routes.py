@@ -26,13 +26,14 @@ import os
 from starlette.routing import Route
 
 from gateway import App, Context, Service, Topic
-from gateway.web import answer, principal
+from gateway.web import answer, operation, principal
 
 async def who(request):
     return answer({"pid": os.getpid(), "who": str(request.state.principal)})
 
-async def mine(request):
-    return answer({"mine": str(principal(request, "user:{user}"))})
+@operation("Whose this is.", grants=["user:{user}"])
+async def mine(request) -> dict[str, str]:
+    return {"mine": str(principal(request))}
 
 async def slow(request):
     await asyncio.sleep(1)
@@ -105,6 +106,8 @@ async def test_routes_are_on_the_origin_of_the_edge_and_survive_their_worker(sho
         assert (await asked.get("/shop/orders/users/me")).status_code == 401
         assert (await asked.get("/shop/orders/", headers={"Origin": "http://evil.example"})).status_code == 403
         assert (await asked.get("/shop/stock/")).status_code == 404, "a service without routes"
+        told = (await asked.get("/openapi.json", headers=shop.token())).json()
+        assert [path for path in told["paths"] if path.startswith("/shop/")] == ["/shop/orders/users/{user}"]
 
         os.kill(first["pid"], signal.SIGKILL)
         statuses: set[int] = set()

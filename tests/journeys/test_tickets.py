@@ -16,6 +16,7 @@ from gateway.adapters.tokens import Verifier, add_api_key, drop_api_keys
 from gateway.core.declared import Declared, Topic
 from gateway.edge.process import Edge
 from gateway.edge.revocations import revoke
+from gateway.errors import BadToken
 from gateway.settings import GatewayTable, Settings
 from tests.gateways import TOPICS, Running, app_logs, client, running_edge, token
 from tests.servers import eventually
@@ -208,3 +209,12 @@ async def test_neither_tickets_nor_tokens_are_logged(log_server: str, caplog: py
     for secret in (mine, ALICE["authorization"].removeprefix("Bearer ")):
         assert not [line for line in ours if secret in line]
         assert secret not in metrics
+
+
+async def test_a_ticket_that_somebody_else_wrote_opens_nothing(log_server: str) -> None:
+    async with running_edge(log_server) as edge:
+        key = edge.log.tickets._key("forged")
+        for value in (b"\x91\x81\xc1", b"\xff", b"", b"\x93\xa1a\x01\xa0"):
+            await edge.log._reads.ask("SET", key, value)
+            with pytest.raises(BadToken, match="cannot be read"):
+                await edge.log.tickets.take("forged")

@@ -2,12 +2,14 @@
 
 from pathlib import Path
 
+from sqlalchemy.exc import OperationalError, ProgrammingError
+
 from gateway.adapters.database.migrate import Schema
 from gateway.adapters.database.postgres import PostgresStore
 from gateway.adapters.database.sqlite import SqliteStore
 from gateway.errors import Misconfigured
 
-__all__ = ["Schema", "connect", "revise"]
+__all__ = ["Schema", "attach", "connect", "revise"]
 
 
 async def connect(url: str, schema: Schema) -> SqliteStore | PostgresStore:
@@ -17,6 +19,21 @@ async def connect(url: str, schema: Schema) -> SqliteStore | PostgresStore:
     if url.startswith("postgresql://"):
         return await PostgresStore.open(url, schema)
     raise Misconfigured(f"a database's URL begins with {url.partition(':')[0]!r}", "use sqlite:/// or postgresql://")
+
+
+async def attach(url: str) -> SqliteStore | PostgresStore:
+    """Open it as `connect` does, and change nothing; raises `NotAvailable` where no worker ever made it, too."""
+    kind = SqliteStore if url.startswith("sqlite:///") else PostgresStore
+    store: SqliteStore | PostgresStore = kind.attach(url)
+    try:
+        await store.outbox_age()
+    except (OperationalError, ProgrammingError) as error:
+        await store.close()
+        raise Misconfigured("it lacks the gateway's tables, or they are older than this program") from error
+    except BaseException:
+        await store.close()
+        raise
+    return store
 
 
 async def revise(url: str, schema: Schema, new: str) -> Path | None:

@@ -16,7 +16,7 @@ from gateway import limits
 from gateway.adapters.database import tables
 from gateway.adapters.database.migrate import Schema
 from gateway.errors import Busy, Misconfigured, StorageFull, Unavailable
-from gateway.store import Outgoing, Parameters, Row
+from gateway.store import Outgoing, Parameters, Row, SagaCount
 
 if TYPE_CHECKING:
     from gateway.store import Rows
@@ -52,6 +52,11 @@ class PostgresStore:
     def __init__(self, engine: AsyncEngine) -> None:
         """Use `open`."""
         self._engine = engine
+
+    @classmethod
+    def attach(cls, url: str) -> PostgresStore:
+        """As `open`, but its tables stay as they are."""
+        return cls(_engine(url))
 
     @classmethod
     async def open(cls, url: str, schema: Schema) -> PostgresStore:
@@ -107,6 +112,14 @@ class PostgresStore:
 
     async def sent(self, rows: Sequence[Row]) -> None:
         await self._body(lambda work: tables.sent(work, rows))
+
+    async def outbox_age(self) -> float:
+        async with self.read() as db:
+            return await tables.outbox_age(db, await db.scalar(_NOW))
+
+    async def sagas(self, names: Sequence[str]) -> list[SagaCount]:
+        async with self.read() as db:
+            return await tables.sagas(db, await db.scalar(_NOW), names)
 
     async def purge(self, older: float) -> int:
         async def purge(work: PostgresWork) -> int:

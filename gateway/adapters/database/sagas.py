@@ -173,6 +173,7 @@ class Saga:
                         f"Service(…, {how}=[*saga.{how}])",
                     )
         self._on_fact, self._on_end = on_fact, on_end
+        service.sagas.append(self.plan.name)
         again = retry or Retry()
         whats: tuple[What, ...] = ("done", "failed", "undone")
         for step in self.plan.steps:

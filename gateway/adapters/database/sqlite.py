@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 from sqlalchemy import Connection, Engine, Executable, ScalarResult, create_engine
@@ -24,8 +25,8 @@ from sqlalchemy.pool import NullPool
 from gateway import limits
 from gateway.adapters.database import tables
 from gateway.adapters.database.migrate import Schema
-from gateway.errors import Busy, Misconfigured, StorageFull, Unavailable
-from gateway.store import Outgoing, Parameters, Row
+from gateway.errors import Busy, Misconfigured, NotAvailable, StorageFull, Unavailable
+from gateway.store import Outgoing, Parameters, Row, SagaCount
 
 if TYPE_CHECKING:
     from gateway.store import Rows
@@ -82,6 +83,14 @@ class SqliteStore:
         self.commits = 0
 
     @classmethod
+    def attach(cls, url: str) -> SqliteStore:
+        """As `open`, but its tables stay as they are; raises `NotAvailable` where there is no file yet."""
+        if not Path(url.removeprefix("sqlite:///")).exists():
+            raise NotAvailable("its file is made by the first worker")
+        engine = _engine(url)
+        return cls(engine, _connected(engine), _connected(engine))
+
+    @classmethod
     async def open(cls, url: str, schema: Schema) -> SqliteStore:
         """Open or make the file and bring its tables up to date; raises `Misconfigured` or `Unavailable`."""
         engine = _engine(url)
@@ -132,6 +141,12 @@ class SqliteStore:
 
     async def sent(self, rows: Sequence[Row]) -> None:
         await self._body(lambda work: tables.sent(work, rows))
+
+    async def outbox_age(self) -> float:
+        return await tables.outbox_age(_Statements(self._reader), _now())
+
+    async def sagas(self, names: Sequence[str]) -> list[SagaCount]:
+        return await tables.sagas(_Statements(self._reader), _now(), names)
 
     async def purge(self, older: float) -> int:
         before = _now() - int(older * 1000)

@@ -18,6 +18,7 @@ from sqlalchemy import (
     String,
     Table,
     bindparam,
+    case,
     delete,
     func,
     insert,
@@ -26,8 +27,9 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects import postgresql, sqlite
 
+from gateway import limits
 from gateway.core.event import Event, Meta
-from gateway.store import Outgoing, Reading, Row, Seen
+from gateway.store import Outgoing, Reading, Row, SagaCount, Seen
 
 TABLES: Final = MetaData()
 #: Whole numbers that SQLite counts up by itself have to be called INTEGER there.
@@ -101,6 +103,17 @@ _PUT = insert(OUTBOX)
 _DUE = select(OUTBOX).where(OUTBOX.c.due <= bindparam("now")).order_by(OUTBOX.c.due, OUTBOX.c.seq)
 _DUE = _DUE.limit(bindparam("most"))
 _NEXT = select(func.min(OUTBOX.c.due)).where(OUTBOX.c.due > bindparam("now"))
+_FIRST = select(OUTBOX.c.due, OUTBOX.c.meta).where(OUTBOX.c.due <= bindparam("now"))
+_FIRST = _FIRST.order_by(OUTBOX.c.due, OUTBOX.c.seq).limit(1)
+#: Of the phases that are no end, so by the index.
+_OPEN = select(
+    SAGAS.c.phase,
+    func.count(),
+    func.sum(case((SAGAS.c.late < bindparam("past"), 1), else_=0)),
+    func.sum(case(((SAGAS.c.tries >= limits.SAGA_STUCK) & (SAGAS.c.phase != "running"), 1), else_=0)),
+)
+_OPEN = _OPEN.where(SAGAS.c.saga == bindparam("s"), SAGAS.c.phase.in_(("running", "finishing", "compensating")))
+_OPEN = _OPEN.group_by(SAGAS.c.phase)
 _SENT = delete(OUTBOX).where(OUTBOX.c.seq.in_(bindparam("seqs", expanding=True)))
 _OLD = select(INBOX.c.group, INBOX.c.id).where(INBOX.c.at < bindparam("before")).limit(bindparam("most"))
 _PURGE = delete(INBOX).where(INBOX.c.group == bindparam("g"), INBOX.c.id == bindparam("i"))
@@ -150,6 +163,24 @@ async def due(db: Reading, now: int, most: int) -> tuple[list[Row], float | None
 async def sent(db: Reading, rows: Sequence[Row]) -> None:
     """Forget what is in the log."""
     await db.execute(_SENT, {"seqs": [row.seq for row in rows]})
+
+
+async def outbox_age(db: Reading, now: int) -> float:
+    """Return for how many seconds the first event that may leave has waited."""
+    first = (await db.execute(_FIRST, {"now": now})).first()
+    # What leaves at once has no time of its own but that of its event.
+    return 0.0 if first is None else max(0.0, (now - (first.due or _decode(first.meta).ts)) / 1000)
+
+
+async def sagas(db: Reading, now: int, names: Sequence[str]) -> list[SagaCount]:
+    """Count what is open, of each name."""
+    found, past = [], now - int(limits.DOCTOR_LATE * 1000)
+    for name in names:
+        rows = list(await db.execute(_OPEN, {"s": name, "past": past}))
+        phases = {row[0]: int(row[1]) for row in rows}
+        late, stuck = sum(int(row[2]) for row in rows), sum(int(row[3]) for row in rows)
+        found.append(SagaCount(name, **phases, overdue=late, stuck=stuck))
+    return found
 
 
 async def purge(db: Reading, before: int, most: int) -> int:

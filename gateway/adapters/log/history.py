@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable, Sequence
 from typing import cast
 
@@ -35,7 +36,9 @@ class Page(msgspec.Struct, frozen=True):
 
     records: list[Record]
     position: Position
-    #: Something between the asked position and ``position`` is missing: trimmed, or not fit to be delivered.
+    #: Everything after this offset, up to ``position``, is here. Above what was asked for where something of that is
+    #: missing: trimmed, or not fit to be delivered.
+    floor: int = 0
     lost: bool = False
 
 
@@ -55,20 +58,37 @@ class History:
         why = reason.decode() or ("corrupt" if len(records) < len(entries) else "")
         return Walk(records, entry.position(top), not why, why)
 
-    async def read(self, partition: Partition, after: Position, count: int) -> Page:
-        reply = await self._link.ask("XRANGE", log_key(partition), f"({after}", "+", "COUNT", count)
-        things = [entry.read(partition, one) for one in cast("list[Reply]", reply)]
-        records = self._kept(things)
-        places = [_at(thing) for thing in things]
-        whole = all(at.offset == offset for offset, at in enumerate(places, after.offset + 1))
-        corrupt = any(isinstance(thing, Corrupt) for thing in things)
-        return Page(records, places[-1] if places else after, lost=corrupt or not whole)
+    async def read(self, partition: Partition, after: Position, count: int, link: Link) -> Page:
+        reply = await link.ask("XRANGE", log_key(partition), f"({after}", "+", "COUNT", count)
+        entries = cast("list[Reply]", reply)
+        records: list[Record] = []
+        position, floor = after, after.offset
+        for start in range(0, len(entries), limits.LOG_PAGE):
+            if start:
+                await asyncio.sleep(0)  # thousands take tens of milliseconds, and others are on this loop
+            for one in entries[start : start + limits.LOG_PAGE]:
+                thing = entry.read(partition, one)
+                at = _at(thing)
+                if at.offset != position.offset + 1:
+                    floor = at.offset - 1
+                position = at
+                if isinstance(thing, Record):
+                    records.append(thing)
+                elif isinstance(thing, Corrupt):
+                    self._counters.corrupt += 1
+                    floor = at.offset
+        return Page(records, position, floor, lost=floor > after.offset)
 
     async def read_back(self, partition: Partition, before: Position, count: int) -> Page:
         """As `read`, newest first; ``lost`` is not told."""
         reply = await self._link.ask("XREVRANGE", log_key(partition), f"({before}", "-", "COUNT", count)
         things = [entry.read(partition, one) for one in cast("list[Reply]", reply)]
         return Page(self._kept(things), _at(things[-1]) if things else before)
+
+    async def top(self, partition: Partition) -> Position:
+        """The last position ever given."""
+        reply = await self._link.call(pack("XINFO", "STREAM", log_key(partition)))
+        return entry.position(last_id(reply[0]))
 
     async def floor(self, partition: Partition) -> int:
         """The offset before the oldest kept entry: whoever stands there or later has missed nothing that went."""

@@ -50,11 +50,12 @@ class Log:
         self._reads = Link(self._to, self._greet_reads)
         # One connection per application: WAIT holds one up, and only `replica` asks for it.
         self._writes = {app.app: self._write_link(app, partitions) for app in apps}
-        self._writers = {
-            name: Writer(name, self._writes[app.app], self.counters, replicas=int(app.durability == "replica"))
-            for name, app in self._apps.items()
-        }
+        self._writers = {name: self._new_writer(name, app) for name, app in self._apps.items()}
+        #: Who runs the writers; None before `run`.
+        self._running: asyncio.TaskGroup | None = None
         self._history = History(self._reads, self.counters)
+        #: For megabytes: they come side by side, and nothing small waits behind them.
+        self._bulk: dict[Partition, Link] = {}
         self._trimmer = Trimmer(self.counters)
         #: Services' cursors, leases and replays.
         self.groups = Groups(
@@ -105,9 +106,36 @@ class Log:
             raise
         return log
 
+    async def adopt(self, apps: Sequence[AppLog], partitions: int, keys: Mapping[str, str]) -> None:
+        """Compare ``keys``, check and open what is new of ``apps``, all as `open` does; raises what it does.
+
+        Applications that it has are not looked at, and none is ever let go.
+        """
+        new = [app for app in apps if app.app not in self._writes]
+        links = {app.app: self._write_link(app, partitions) for app in new}
+        try:
+            wire = await self._reads.wire()
+            await promises.check_replicas(wire, new)
+            await promises.check_format(wire, self._gateway, partitions, keys)
+            for link in links.values():
+                await link.wire()
+        except BaseException:
+            for link in links.values():
+                await link.close()
+            raise
+        # Other objects, not more in the same: somebody may be walking through those.
+        self._writes = {**self._writes, **links}
+        added = {name: app for app in new for name in app.partitions(partitions)}
+        self._apps = {**self._apps, **added}
+        self._writers = {**self._writers, **{name: self._new_writer(name, app) for name, app in added.items()}}
+        if self._running is not None:
+            for name in added:
+                self._running.create_task(self._writers[name].run(), name=f"writer of {name}")
+
     async def run(self) -> None:
         """Write, keep the epochs, trim: until cancelled."""
         async with asyncio.TaskGroup() as group:
+            self._running = group
             for name, writer in self._writers.items():
                 group.create_task(writer.run(), name=f"writer of {name}")
             group.create_task(self._keep_epochs(), name="epochs")
@@ -118,7 +146,7 @@ class Log:
             await tail.close()
         await self.replies.close()
         await self.control.close()
-        for link in (self._reads, *self._writes.values()):
+        for link in (self._reads, *self._bulk.values(), *self._writes.values()):
             await link.close()
 
     def partitions(self) -> tuple[Partition, ...]:
@@ -186,11 +214,18 @@ class Log:
 
         Whether the log still agrees with ``after`` is for `Epochs.continuous` to say: ask it first.
         """
-        return await self._history.read(partition, after, count)
+        link = self._reads
+        if count > limits.LOG_PAGE:
+            link = self._bulk.setdefault(partition, Link(self._to))
+        return await self._history.read(partition, after, count, link)
 
     async def read_back(self, partition: Partition, before: Position, count: int) -> Page:
         """As `read`, but what came before a position, newest first."""
         return await self._history.read_back(partition, before, count)
+
+    async def top(self, partition: Partition) -> Position:
+        """The last position ever given in the partition."""
+        return await self._history.top(partition)
 
     async def floor(self, partition: Partition) -> int:
         """The offset before the partition's oldest kept entry; a reader below it has missed what went."""
@@ -273,6 +308,9 @@ class Log:
     def _writer(self, partition: Partition) -> Writer:
         self._app(partition)
         return self._writers[partition]
+
+    def _new_writer(self, name: Partition, app: AppLog) -> Writer:
+        return Writer(name, self._writes[app.app], self.counters, replicas=int(app.durability == "replica"))
 
     def _write_link(self, app: AppLog, partitions: int) -> Link:
         async def greet(wire: Wire) -> None:

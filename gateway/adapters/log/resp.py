@@ -15,6 +15,15 @@ from gateway.errors import GatewayError, Misconfigured, StorageFull, Unavailable
 Reply: TypeAlias = bytes | int | hiredis.ReplyError | list["Reply"] | None
 
 
+#: How servers say that no id is left above an entry; the last is what Redis 7.0 says where an epoch's offsets are
+#: used up.
+_BLOCKED = (
+    "equal or smaller than the target stream top item",
+    "exhausted the last possible ID",
+    "Elements are too large to be stored",
+)
+
+
 class Lost(Unavailable):
     """The connection ended before the reply: whether the server did it is unknown."""
 
@@ -40,7 +49,7 @@ def refusal(reply: hiredis.ReplyError) -> GatewayError:
             return Misconfigured(f"the log server refuses our account: {text}", "check user and password in its url")
         case "READONLY" | "LOADING" | "BUSY" | "MASTERDOWN" | "NOREPLICAS" | "CLUSTERDOWN" | "UNBLOCKED":
             return Unavailable(f"the log server is not ready: {text}", retry_after=0.5)
-    if "equal or smaller than the target stream top item" in text:
+    if any(words in text for words in _BLOCKED):
         return Unavailable("an entry that is not ours blocks the log", "run: gateway doctor", retry_after=5.0)
     return Unavailable(f"the log server answered: {text}", retry_after=1.0)
 
@@ -52,6 +61,8 @@ class Wire(asyncio.Protocol):
         self._reader = hiredis.Reader()
         self._waiting: deque[tuple[int, list[Reply], asyncio.Future[list[Reply]]]] = deque()
         self._transport: asyncio.Transport | None = None
+        #: Bytes so far.
+        self._heard = 0
         self.closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     @property
@@ -63,6 +74,7 @@ class Wire(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self._reader.feed(data)
+        self._heard += len(data)
         try:
             while (reply := self._reader.gets()) is not False:
                 if not self._waiting:
@@ -93,20 +105,29 @@ class Wire(asyncio.Protocol):
     async def call(self, *commands: bytes, within: float = limits.LOG_REPLY_WITHIN) -> list[Reply]:
         """Send ``commands`` in one write and return one reply for each, in order; error replies are returned.
 
-        Raises `Lost` when the connection ends first or ``within`` seconds pass (then it is closed: the replies of
-        later requests would be taken for ours).
+        Raises `Lost` when the connection ends first or the server says nothing for ``within`` seconds (then it is
+        closed: the replies of later requests would be taken for ours).
         """
         if self._transport is None or self._transport.is_closing():
             raise Lost("there is no connection to the log server", retry_after=0.5)
         waiter: asyncio.Future[list[Reply]] = asyncio.get_running_loop().create_future()
         self._waiting.append((len(commands), [], waiter))
         self._transport.write(commands[0] if len(commands) == 1 else b"".join(commands))
+        look = asyncio.get_running_loop().call_later(within, self._look, waiter, within, self._heard)
         try:
-            async with asyncio.timeout(within):
-                return await waiter
-        except TimeoutError as error:
-            self.abort()
-            raise Lost(f"the log server did not answer within {within} s", retry_after=1.0) from error
+            return await waiter
+        finally:
+            look.cancel()
+
+    def _look(self, waiter: asyncio.Future[list[Reply]], within: float, heard: int) -> None:
+        """Give up on a server that was silent. Megabytes for a loop that is busy with a crowd may take longer."""
+        if waiter.done():
+            return
+        if heard != self._heard:
+            asyncio.get_running_loop().call_later(within, self._look, waiter, within, self._heard)
+            return
+        waiter.set_exception(Lost(f"the log server did not answer within {within} s", retry_after=1.0))
+        self.abort()
 
 
 def last_id(info: Reply) -> bytes:

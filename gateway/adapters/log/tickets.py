@@ -42,8 +42,16 @@ class Tickets:
         found = cast("bytes | None", await self._link.ask("GETDEL", self._key(secret)))
         if found is None:
             raise BadToken("the ticket is unknown, used, or too old", _REMEDY)
-        return msgspec.msgpack.decode(found, type=Ticket)
+        return read_ticket(found)
 
     def _key(self, secret: str) -> str:
         # Not the ticket itself: MONITOR, slow logs and copies of the data show keys.
         return f"{{{self._gateway}}}:ticket:{sha256(secret.encode(errors='replace')).hexdigest()}"
+
+
+def read_ticket(data: bytes) -> Ticket:
+    """Return the ticket that was kept as ``data``; raises :class:`BadToken` where somebody else wrote it."""
+    try:
+        return msgspec.msgpack.decode(data, type=Ticket)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        raise BadToken("the ticket cannot be read", _REMEDY) from None

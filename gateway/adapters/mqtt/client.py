@@ -6,6 +6,7 @@ import asyncio
 import secrets
 import ssl
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from types import TracebackType
 from typing import Literal
 from urllib.parse import unquote, urlsplit
@@ -92,6 +93,8 @@ class MqttClient:
         self._password = options.password or (unquote(parts.password) if parts.password else None)
         self._options = options
         self._filters = tuple(filters)
+        #: The session may still have these, from before `resubscribe`.
+        self._gone: tuple[str, ...] = ()
         self._on_messages = on_messages
         self._on_new_session = on_new_session
         self._on_connected = on_connected
@@ -134,6 +137,34 @@ class MqttClient:
         """
         if self._connection is not None and message.connection == self._connection.number:
             self._connection.ack(message)
+
+    async def resubscribe(self, filters: Sequence[str]) -> None:
+        """Have ``filters`` instead, now and after every connect; what passes those that stay goes on without a gap.
+
+        New ones come before old ones go, so a message that passes one of each may come twice, and none is missed.
+        Raises `Misconfigured` or `Unavailable` where the broker refuses one: then all is as it was. While it is away
+        there is nothing to refuse: `run` raises then.
+        """
+        old, self._filters = self._filters, tuple(filters)
+        new = [one for one in self._filters if one not in old]
+        gone = tuple(one for one in dict.fromkeys((*self._gone, *old)) if one not in self._filters)
+        self._gone, before = gone, self._gone
+        connection = self._connection
+        if connection is None or not self.connected:
+            return
+        try:
+            suback = await connection.answer(connection.subscribe(new))
+        except GatewayError:
+            return  # it ended: the next connection begins with these
+        try:
+            self._granted(new, suback)
+        except GatewayError:
+            self._filters, self._gone = old, before
+            connection.unsubscribe(new)
+            raise
+        with suppress(GatewayError):  # as above
+            await connection.answer(connection.unsubscribe(gone))
+            self._gone = ()
 
     def publish(
         self,
@@ -255,8 +286,17 @@ class MqttClient:
             raise self._refused(connack.reason_code)
         if not connack.session_present:
             self._on_new_session()
-        suback = await connection.answer(connection.subscribe(self._filters))
-        for pattern, code in zip(self._filters, suback.reason_codes, strict=True):
+        filters, gone = self._filters, self._gone
+        self._granted(filters, await connection.answer(connection.subscribe(filters)))
+        await connection.answer(connection.unsubscribe(gone))
+        if filters != self._filters:
+            raise Unavailable("other filters are asked for by now", "it is opened again")
+        self._gone = ()
+        self._ready.set()
+        self._on_connected(connack.session_present)
+
+    def _granted(self, filters: Sequence[str], suback: mqtt5.SubAckPacket | mqtt5.UnsubAckPacket) -> None:
+        for pattern, code in zip(filters, suback.reason_codes, strict=True):
             if int(code) in _TEMPORARY:
                 raise Unavailable(f"the broker refused the filter {pattern} for now: {code.name}")
             if int(code) >= 0x80:
@@ -264,8 +304,6 @@ class MqttClient:
                     f"let {self._username or 'anonymous clients'} subscribe to it, or declare no topic that needs it"
                 )
                 raise Misconfigured(f"the broker refused the filter {pattern}: {code.name}", remedy)
-        self._ready.set()
-        self._on_connected(connack.session_present)
 
     def _refused(self, code: ConnAckReasonCode) -> GatewayError:
         what = f"the broker at {self._host}:{self._port} refused {self._username or 'an anonymous client'}: {code.name}"

@@ -16,6 +16,7 @@ from gateway import limits
 from gateway.errors import BadPacket, BadTopic, Busy, GatewayError, Misconfigured, TooLarge, Unavailable
 
 _Packet = TypeVar("_Packet")
+_Answer = mqtt5.SubAckPacket | mqtt5.UnsubAckPacket
 
 
 class Message(msgspec.Struct, frozen=True, gc=False):
@@ -45,7 +46,8 @@ class Connection(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
         self.number = number
         self.connack: asyncio.Future[mqtt5.ConnAckPacket] = self._loop.create_future()
-        self._suback: asyncio.Future[mqtt5.SubAckPacket] = self._loop.create_future()
+        #: What was asked with a packet id, beside publishing, and is not answered.
+        self._asked: dict[int, asyncio.Future[_Answer]] = {}
         #: Why the connection ended; a result and not an exception, because nobody may be waiting.
         self._lost: asyncio.Future[GatewayError] = self._loop.create_future()
         self._transport: asyncio.Transport | None = None
@@ -159,8 +161,8 @@ class Connection(asyncio.Protocol):
                 self._send_waiting()
             case mqtt5.ConnAckPacket() if not self.connack.done():
                 self.connack.set_result(packet)
-            case mqtt5.SubAckPacket() if not self._suback.done():
-                self._suback.set_result(packet)
+            case mqtt5.SubAckPacket() | mqtt5.UnsubAckPacket() if packet.packet_id in self._asked:
+                self._asked.pop(packet.packet_id).set_result(packet)
             case mqtt5.DisconnectPacket(reason_code=DisconnectReasonCode.SESSION_TAKEN_OVER):
                 # Coming back would throw the other one out, and so on for ever: the newer one stays.
                 remedy = "give each bridge a client id of its own"
@@ -214,7 +216,7 @@ class Connection(asyncio.Protocol):
             self._transport.write(b"".join(self._out))
         self._out.clear()
 
-    def subscribe(self, filters: Sequence[str]) -> asyncio.Future[mqtt5.SubAckPacket]:
+    def subscribe(self, filters: Sequence[str]) -> asyncio.Future[_Answer]:
         asked = [
             mqtt5.TopicFilter(
                 pattern,
@@ -226,11 +228,20 @@ class Connection(asyncio.Protocol):
             )
             for pattern in filters
         ]
-        if asked:
-            self.send(mqtt5.SubscribePacket(self._next_id(), asked).write())
+        return self._ask(lambda id: mqtt5.SubscribePacket(id, asked).write(), bool(asked))
+
+    def unsubscribe(self, filters: Sequence[str]) -> asyncio.Future[_Answer]:
+        return self._ask(lambda id: mqtt5.UnsubscribePacket(id, list(filters)).write(), bool(filters))
+
+    def _ask(self, packet: Callable[[int], bytes], anything: bool) -> asyncio.Future[_Answer]:
+        future: asyncio.Future[_Answer] = self._loop.create_future()
+        if anything:
+            id = self._next_id()
+            self._asked[id] = future
+            self.send(packet(id))
         else:
-            self._suback.set_result(mqtt5.SubAckPacket(1, []))
-        return self._suback
+            future.set_result(mqtt5.SubAckPacket(1, []))
+        return future
 
     def publish(self, packet: Callable[[int | None], bytes], *, acknowledged: bool) -> asyncio.Future[int]:
         if self._lost.done():  # and its owner has not heard of it yet: nobody would end this future
@@ -265,7 +276,7 @@ class Connection(asyncio.Protocol):
     def _next_id(self) -> int:
         while True:
             self._last_id = self._last_id % 0xFFFF + 1
-            if self._last_id not in self._in_flight:
+            if self._last_id not in self._in_flight and self._last_id not in self._asked:
                 return self._last_id
 
     # -- life and end

@@ -4,14 +4,26 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+import msgspec
+
 from gateway import limits
 from gateway.adapters.tokens.form import REMEDY
 from gateway.adapters.tokens.key import Vouches
 from gateway.core.access import Grant, Principal
+from gateway.core.topic import is_filter, matches
 from gateway.errors import BadToken, TokenExpired
 
 #: The last second of the year 9999: what lies beyond is no date but a mistake of unit.
 _LAST: Final = 253_402_300_799
+
+
+class Permit(msgspec.Struct, frozen=True):
+    """What a subscription token says: who may subscribe to one channel, until when."""
+
+    grant: Grant
+    channel: str
+    #: Whether its key may let in whom no grant does. Else the token is an end, and no right.
+    opens: bool
 
 
 def granted(claims: dict[str, Any], by: Vouches, key: str, now: float) -> Grant:
@@ -20,6 +32,25 @@ def granted(claims: dict[str, Any], by: Vouches, key: str, now: float) -> Grant:
     ``by``: what ``key``, whose signature is good, may vouch for. Claims that neither RFC 7519 nor ``by`` names are
     ignored, ``role`` excepted: ``user`` where it is absent.
     """
+    if "channel" in claims:
+        # Who was given one topic would otherwise come in with all that its bearer may.
+        raise BadToken("the token is for one subscription", "bring it in the subscribe command, and another to connect")
+    return _granted(claims, by, key, now)
+
+
+def permitted(claims: dict[str, Any], by: Vouches, key: str, now: float) -> Permit:
+    """Return what the ``claims`` of a subscription token permit; raises as :func:`granted`.
+
+    A channel that is a filter is opened by no key: a filter meets more than its own topics.
+    """
+    channel = claims.get("channel")
+    if not isinstance(channel, str) or not channel:
+        raise BadToken("the token's channel is absent or no text", "name the one topic or filter in channel")
+    opens = not is_filter(channel) and any(matches(filter, channel) for filter in by.opens)
+    return Permit(_granted(claims, by, key, now), channel, opens)
+
+
+def _granted(claims: dict[str, Any], by: Vouches, key: str, now: float) -> Grant:
     _check_audience(claims, by.audience)
     if by.issuer and claims.get("iss") != by.issuer:
         raise BadToken(f"the token is not from {by.issuer!r}", REMEDY)

@@ -23,8 +23,9 @@ def issue(
     audience: str = "",
     issuer: str = "",
     jti: str = "",
+    channel: str = "",
 ) -> str:
-    """Return a token for a user or an operator that ends ``seconds`` after ``now``.
+    """Return a token for a user or an operator that ends ``seconds`` after ``now``; of one subscription by ``channel``.
 
     Raises :class:`Refused` for any other principal, and for a life that is not 1 to ``limits.TOKEN_LIFE`` seconds.
     """
@@ -36,5 +37,6 @@ def issue(
         raise Refused(f"the name {principal.name[:40]!r} {fault}", "choose another name")
     claims: dict[str, object] = {"sub": principal.name, "role": principal.kind}
     claims |= {"iat": int(now), "exp": int(now) + seconds}
-    claims |= {name: value for name, value in (("aud", audience), ("iss", issuer), ("jti", jti)) if value}
+    named = {"aud": audience, "iss": issuer, "jti": jti, "channel": channel}
+    claims |= {name: value for name, value in named.items() if value}
     return jwt.encode(claims, secret, algorithm="HS256")

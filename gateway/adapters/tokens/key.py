@@ -31,6 +31,8 @@ class Vouches(msgspec.Struct, frozen=True):
     audience: str = ""
     required: tuple[str, ...] = ()
     roles: tuple[str, ...] = ("user",)
+    #: Filters of the topics that its subscription tokens open.
+    opens: tuple[str, ...] = ()
 
 
 class Key(msgspec.Struct, frozen=True):

@@ -14,7 +14,8 @@ from gateway.adapters.tokens.form import REMEDY, Form
 from gateway.adapters.tokens.jwks import KeySet
 from gateway.adapters.tokens.key import Key, Vouches, load_key
 from gateway.adapters.tokens.secret import load_secret, secret
-from gateway.errors import BadToken, Misconfigured, Unavailable
+from gateway.core.topic import check_filter
+from gateway.errors import BadToken, BadTopic, Misconfigured, Unavailable
 from gateway.settings import KeyTable, Settings
 
 _log = logging.getLogger("gateway.keys")
@@ -35,10 +36,11 @@ class KeyRing:
         self._files: dict[Path, tuple[Callable[[], None], object]] = {}
         if tokens.development:
             secret(settings)  # makes it where there is none
-            ours = Vouches(tokens.issuer, tokens.audience, (), ("user", "operator"))
+            ours = Vouches(tokens.issuer, tokens.audience, (), ("user", "operator"), _opens(tokens.opens, "tokens"))
             self._watch(settings.secret_file, lambda: self._put_development(settings.secret_file, ours))
         for table in tokens.keys:
-            says = Vouches(table.issuer, table.audience, table.needs, table.roles)
+            opens = _opens(table.opens, f"tokens.keys {table.id!r}")
+            says = Vouches(table.issuer, table.audience, table.needs, table.roles, opens)
             if table.jwks:
                 self.sets.append(KeySet(table.id, table.jwks, table.algorithm, says))
             else:
@@ -116,6 +118,13 @@ class KeyRing:
 
     def _put_api_keys(self, path: Path) -> None:
         self.api_keys = load_api_keys(path)
+
+
+def _opens(filters: tuple[str, ...], where: str) -> tuple[str, ...]:
+    try:
+        return tuple(map(check_filter, filters))
+    except BadTopic as e:
+        raise Misconfigured(f"{where}: opens: {e.detail}", "name topics, or filters of topics") from None
 
 
 def _put(ring: KeyRing, table: KeyTable, vouches: Vouches) -> Callable[[], None]:

@@ -6,12 +6,16 @@ import os
 import secrets
 import stat
 from pathlib import Path
+from typing import Final
 
 import jwt
 
 from gateway import limits
 from gateway.errors import Misconfigured
 from gateway.settings import Settings
+
+#: What PyJWT overlooks: a PEM file that lost a dash, and a JWK.
+_PUBLIC: Final = (b"BEGIN ", b"PUBLIC KEY", b"CERTIFICATE", b'"kty"')
 
 
 def secret(settings: Settings) -> bytes:
@@ -55,9 +59,12 @@ def load_secret(path: Path) -> bytes:
         )
     try:
         jwt.get_algorithm_by_name("HS256").prepare_key(value)
+        public = any(word in value for word in _PUBLIC)
     except jwt.InvalidKeyError:
+        public = True
+    if public:
         # Who verifies with a public key as if it were a secret lets everybody sign.
-        raise Misconfigured(f"the secret {path} is a public key or a certificate", "use random bytes") from None
+        raise Misconfigured(f"the secret {path} is a public key or a certificate", "use random bytes")
     return value
 
 

@@ -3,7 +3,7 @@
 import pytest
 
 from gateway import limits
-from gateway.core.access import ANONYMOUS, KINDS, Grant, Principal, Revocation, Revoked, check_grants, may
+from gateway.core.access import ANONYMOUS, KINDS, Grant, Principal, Revocation, Revoked, check_grants, denied, may
 from gateway.errors import LimitReached, Misconfigured
 
 ALICE, OPERATOR = Principal("user", "alice"), Principal("operator", "alice")
@@ -36,6 +36,24 @@ PUMP, ORDERS = Principal("device", "pump-7"), Principal("service", "orders")
 )
 def test_a_grant_covers_whom_it_names(who: Principal, grant: str, bound: dict[str, str], covered: bool) -> None:
     assert may(who, [grant], bound) is covered
+
+
+@pytest.mark.parametrize(
+    ("who", "word", "bound", "covered"),
+    [
+        (ANONYMOUS, "anyone", {}, True),
+        (ALICE, "user", {}, True),
+        (ALICE, "user:alice", {}, True),
+        (ALICE, "user:bob", {}, False),
+        (OPERATOR, "user:{user}", {}, False),
+        (ALICE, "user:{user}", {"user": "alice"}, True),
+        (ALICE, "user:{user}", {"user": "bob"}, False),
+        # A wildcard left the variable open: what is denied is among what it lets through.
+        (ALICE, "user:{user}", {}, True),
+    ],
+)
+def test_a_denial_covers_whoever_it_could_mean(who: Principal, word: str, bound: dict[str, str], covered: bool) -> None:
+    assert denied(who, ["service", word], bound) is covered
 
 
 @pytest.mark.parametrize("who", [ANONYMOUS, ALICE, OPERATOR, PUMP, ORDERS])

@@ -194,3 +194,30 @@ def test_documents_are_kept_up_to_a_bound() -> None:
     made = [one.document(Principal("user", str(n)), AT) for n in range(count)]
     assert len(one._encoded) == 1
     assert one.document(Principal("user", "0"), AT) == made[0]
+
+
+def test_a_channel_says_whether_one_may_ask_who_is_there() -> None:
+    declared = Declared(
+        [Topic(pattern="lobby/{room}", read=("user",), presence=True), Topic(pattern="log", read=("user",))]
+    )
+    found = told(of=AsyncApi(declared))["channels"].values()
+    assert [channel.get("x-topic-gateway-presence", False) for channel in found] == [True, False]
+
+
+def test_who_is_denied_is_named_and_sees_no_more_than_he_may_use() -> None:
+    of = AsyncApi(
+        Declared(
+            [
+                Topic(pattern="a/#", deny_read=("user:bob",), deny_write=("device",)),
+                Topic(pattern="a/{user}/inbox", read=("user",), write=("user",), deny_read=("user:{user}",)),
+                Topic(pattern="a/open", read=("user",), write=("device", "user")),
+            ]
+        )
+    )
+    grants = told(of=of)["operations"]
+    assert grants["send.a.user.inbox"]["x-topic-gateway-denials"] == ["user:bob", "user:{user}"]
+    assert grants["receive.a.user.inbox"]["x-topic-gateway-denials"] == ["device"]
+    everything = {"send.a.user.inbox", "receive.a.user.inbox", "send.a.open", "receive.a.open"}
+    assert told(Principal("user", "alice"), of)["operations"].keys() == everything  # her own is not all of it
+    assert told(Principal("user", "bob"), of)["operations"].keys() == {"receive.a.user.inbox", "receive.a.open"}
+    assert told(Principal("device", "7"), of)["operations"] == {}

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway import limits
-from gateway.core.access import ANONYMOUS, Principal, may
+from gateway.core.access import ANONYMOUS, Principal, denied, may
 from gateway.core.declared import Declared, Topic, valid
 from gateway.core.topic import matches
 from gateway.errors import BadPayload, BadTopic, Denied, Misconfigured, NotDeclared, TooLarge
@@ -196,6 +196,52 @@ def test_rights_name_what_refused_them() -> None:
         declared.writable(OPERATOR, "a/x/secret")
 
 
+def test_what_a_token_or_a_server_opens_a_deny_keeps_shut() -> None:
+    declared = Declared([Topic(pattern="a/#", deny_read=("user:bob",)), Topic(pattern="a/{n}/b", read=("service",))])
+    alice, bob = Principal("user", "alice"), Principal("user", "bob")
+    for filter in ("a/1/b", "a/+/b", "a/x"):
+        assert declared.opened(alice, filter) == declared.meeting(filter)
+    for filter in ("a/1/b", "a/#", "a/x"):
+        with pytest.raises(Denied, match="denies read to user:bob"):
+            declared.opened(bob, filter)
+    with pytest.raises(NotDeclared):
+        declared.opened(alice, "b")
+
+
+def test_a_deny_wins_over_every_grant_below_it() -> None:
+    wide = Topic(pattern="a/#", read=("user",), deny_read=("user:mallory", "device"), deny_write=("user:bob",))
+    own = Topic(pattern="a/{user}/inbox", read=("anyone",), write=("user",), deny_read=("user:{user}",))
+    declared, mallory, bob = Declared([wide, own]), Principal("user", "mallory"), Principal("user", "bob")
+    with pytest.raises(Denied, match=r"mallory may not read 'a/x/inbox': 'a/#' denies read to user:mallory, device; s"):
+        declared.readable(mallory, "a/x/inbox")
+    with pytest.raises(Denied, match=r"bob may not publish 'a/x/inbox': 'a/#' denies write to user:bob; use"):
+        declared.writable(bob, "a/x/inbox")
+    with pytest.raises(Denied, match=r"'a/{user}/inbox' denies read to user:{user}"):
+        declared.readable(bob, "a/bob/inbox")
+    with pytest.raises(Denied, match=r"'a/{user}/inbox' denies read to user:{user}"):
+        declared.readable(bob, "a/+/inbox")  # his own is among them
+    assert declared.readable(bob, "a/x/inbox")[0].topic is own
+    assert declared.readable(bob, "a/x") == [declared.find("a/x")]
+
+
+def test_one_object_becomes_other_declarations_and_a_copy_stays() -> None:
+    declared = Declared([Topic(pattern="a/#", read=("user",))], partitions=3)
+    assert declared.readable(ALICE, "a/b")
+    before = declared.copy()
+    declared.become(
+        Declared([Topic(pattern="a/#", read=("user",), deny_read=("user:alice",)), Topic(pattern="b/c")], 3)
+    )
+    assert (declared.generation, before.generation) == (1, 0)
+    with pytest.raises(Denied):
+        declared.readable(ALICE, "a/b")
+    assert declared.find("b/c").partition.startswith("b.")
+    assert before.readable(ALICE, "a/b")
+    declared.become(before)
+    assert declared.readable(ALICE, "a/b")
+    with pytest.raises(NotDeclared):
+        declared.find("b/c")
+
+
 class Reading(msgspec.Struct):
     value: float
 
@@ -238,7 +284,10 @@ def declarations(draw: st.DrawFn) -> Declared:
     for pattern in draw(st.lists(st.sampled_from(PATTERNS), min_size=1, max_size=6)):
         grants = st.sampled_from([g for g in GRANTS if "{" not in g or "{v}" in pattern])
         key = draw(st.sampled_from(["", "{v}", "k"] if "{v}" in pattern else ["", "k"]))
-        topic = Topic(pattern=pattern, read=tuple(draw(st.lists(grants, max_size=3))), key=key)
+        denials = draw(st.lists(grants, max_size=2)) if draw(st.booleans()) else ()
+        topic = Topic(
+            pattern=pattern, read=tuple(draw(st.lists(grants, max_size=3))), key=key, deny_read=tuple(denials)
+        )
         topics.setdefault(topic.filter, topic)
     return Declared(topics.values(), partitions=5)
 
@@ -267,6 +316,7 @@ def test_who_may_read_a_filter_may_read_every_topic_it_covers(declared: Declared
         except NotDeclared:
             continue
         assert may(who, found.topic.read, found.bound)
+        assert not any(denied(who, t.deny_read, t.bind(name)) for t in declared if matches(t.filter, name))
         assert found.topic in [m.topic for m in met]
         assert found.partition in places
 
@@ -280,7 +330,7 @@ def test_one_name_is_readable_exactly_if_its_topic_grants_it(declared: Declared,
         return
     found = declared.find(name)
     assert found.topic in winners
-    if may(who, found.topic.read, found.bound):
+    if may(who, found.topic.read, found.bound) and not any(denied(who, t.deny_read, t.bind(name)) for t in winners):
         assert declared.readable(who, name) == [found]
     else:
         with pytest.raises(Denied):
@@ -302,3 +352,12 @@ def test_an_identity_needs_fields_to_be_made_of(wrong: dict[str, Any]) -> None:
 
 def test_what_clears_a_last_value_has_no_fields_to_be_named_by() -> None:
     assert Declared([Topic(pattern="a/b", identity="{seq}", retain=True)]).find("a/b").identity(b"") == ""
+
+
+def test_what_another_way_grants_is_still_denied() -> None:
+    declared = Declared([Topic(pattern="a/#", deny_read=("user:bob",))])
+    assert declared.opened(ALICE, "a/b") == declared.meeting("a/b")
+    assert declared.opened(ALICE, "a/+")
+    for filter in ("a/b", "a/+"):
+        with pytest.raises(Denied, match="denies read"):
+            declared.opened(Principal("user", "bob"), filter)

@@ -35,6 +35,7 @@ def test_a_topic_is_explained_by_its_one_declaration() -> None:
         "json",
     )
     assert (line.key, line.partition) == ("7", DECLARED.find("devices/7/telemetry").partition)
+    assert line.presence is False
     assert (line.write, line.read, line.mqtt, line.retain) == (("device:{device}",), ("user",), "in", False)
     assert told.payload_error == ""
 
@@ -53,6 +54,24 @@ def test_a_filter_may_be_read_if_all_of_it_may() -> None:
     assert told.may_read is False
     assert [line.key for line in told.lines] == ["", ""]
     assert (told.lines[1].retain, told.lines[1].kind, told.lines[1].mqtt) == (True, "command", "")
+
+
+def test_what_denies_is_named() -> None:
+    declared = Declared(
+        [
+            Topic(pattern="a/#", read=("user",), write=("user",), deny_read=("user:mallory",)),
+            Topic(pattern="a/{user}", read=("user",), write=("user",), deny_write=("user:{user}",)),
+        ]
+    )
+    told = explain(declared, "a/x", Principal("user", "mallory"))
+    assert (told.may_read, told.may_write, told.write_refused) == (False, True, "")
+    assert told.read_refused == "'a/#' denies read to user:mallory"
+    assert [(line.pattern, line.may_read) for line in told.lines] == [("a/{user}", True)]  # by its own words
+    told = explain(declared, "a/alice", ALICE)
+    assert (told.may_read, told.may_write, told.lines[0].may_write) == (True, False, False)
+    assert told.write_refused == "'a/{user}' denies write to user:{user}"
+    assert (told.lines[0].deny_read, told.lines[0].deny_write) == ((), ("user:{user}",))
+    assert explain(declared, "a/+", ALICE).write_refused == "events have one concrete topic"
 
 
 def test_nobody_publishes_to_a_filter() -> None:
@@ -96,3 +115,11 @@ def test_what_is_not_declared_has_no_explanation() -> None:
         explain(DECLARED, "nothing/here", ALICE)
     with pytest.raises(BadTopic):
         explain(DECLARED, "a/#/b", ALICE)
+
+
+def test_it_says_whether_one_may_ask_who_is_there() -> None:
+    declared = Declared([Topic(pattern="lobby/{room}", read=("user",), presence=True), Topic(pattern="lobby/+/log")])
+    (line,) = explain(declared, "lobby/1", Principal("user", "alice")).lines
+    assert (line.presence, line.may_read) == (True, True)
+    (line,) = explain(declared, "lobby/1/log", Principal("user", "alice")).lines
+    assert line.presence is False

@@ -114,3 +114,10 @@ def test_filters_that_cross_are_joined_into_one_that_covers_both() -> None:
     assert apart(["a/b/#", "a/+/c"]) == ("a/+/#",)
     assert apart(["+/b", "a/+"]) == ("+/+",)
     assert apart(["+", "a/#"]) == ("+/#",)
+
+
+def test_one_object_becomes_other_rules() -> None:
+    rules = TopicMap([Rule("old/{x}", "new/{x}")])
+    rules.become(TopicMap([Rule("older/{x}", "new/{x}")]))
+    assert (rules.resolve("old/1"), rules.resolve("older/1")) == (None, "new/1")
+    assert rules.filters() == ("older/+",)

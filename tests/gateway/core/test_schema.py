@@ -84,3 +84,10 @@ def test_one_that_cannot_be_described_does_not_hide_the_others() -> None:
 
 def test_a_type_that_nothing_here_knows_is_anything() -> None:
     assert one(Vendor) == {"title": "Vendor"}
+
+
+def test_openapi_has_the_words_that_msgspec_writes() -> None:
+    made, shared = schemas([Tree, Vendor], AT, draft7=False)
+    assert made == [{"$ref": "#/s/Tree"}, {"title": "Vendor"}]
+    assert shared["Tree"]["properties"]["pair"]["prefixItems"] == [{"type": "integer"}, {"type": "string"}]
+    assert shared["Tree"]["properties"]["below"]["items"]["discriminator"]["propertyName"] == "type"

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from gateway import limits
 from gateway.core import session, wire
-from gateway.core.access import ANONYMOUS, Principal
+from gateway.core.access import ANONYMOUS, Grant, Principal
 from gateway.core.session import (
     BAD_REQUEST,
     NO_PONG,
@@ -23,6 +23,7 @@ from gateway.core.session import (
     Call,
     Close,
     Detach,
+    Prolong,
     Recall,
     Renew,
     Reply,
@@ -217,6 +218,46 @@ def test_subscriptions_are_bounded() -> None:
     hear(one, b'{"id":3,"unsubscribe":{"channel":"a/0"}}')
     (step,) = hear(one, b'{"id":4,"subscribe":{"channel":"b"}}')
     assert isinstance(step, Attach)
+
+
+def test_a_server_subscribes_within_the_same_bounds() -> None:
+    ask = wire.Subscribe("a")
+    assert in_state(State.FRESH).given(ask) is None
+    one = opened()
+    assert one.given(ask) == Attach(0, ask)
+    assert one.given(ask) is None
+    for n in range(limits.SUBSCRIPTIONS):
+        one.given(wire.Subscribe(f"b/{n}"))
+    assert len(one.channels) == limits.SUBSCRIPTIONS
+
+
+def test_a_subscription_of_a_token_may_be_prolonged_and_others_may_not() -> None:
+    one = opened()
+    ask = b'{"id":2,"sub_refresh":{"channel":"a","token":"t"}}'
+    (step,) = hear(one, ask)
+    assert code(step) == 103
+    hear(one, b'{"id":3,"subscribe":{"channel":"a"}}')
+    (step,) = hear(one, ask)
+    assert code(step) == 108
+    one.permit("a", Grant(ALICE, 9))
+    assert hear(one, ask) == [Prolong(2, "a", "t")]
+    (step,) = hear(one, b'{"id":4,"sub_refresh":{"channel":"a"}}')
+    assert code(step) == 107
+    assert one.state is State.OPEN
+
+
+def test_the_first_token_that_ends() -> None:
+    one = opened()
+    assert one.permits_end() is None
+    for channel, expires in (("a", 9), ("b", None), ("c", 7)):
+        hear(one, b'{"id":2,"subscribe":{"channel":"%s"}}' % channel.encode())
+        one.permit(channel, Grant(ALICE, expires))
+    assert one.permits_end() == 7
+    hear(one, b'{"id":3,"unsubscribe":{"channel":"c"}}')
+    assert one.permits_end() == 9
+    one.ended("a")
+    one.ended("a")
+    assert one.permits_end() is None
 
 
 # --- publishing ---

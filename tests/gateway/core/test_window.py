@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway import limits
 from gateway.core.event import Event, Record
 from gateway.core.topic import matches
 from gateway.core.window import Window
@@ -53,6 +55,32 @@ def test_it_answers_as_the_model_does(
         for since, filter in asked:
             assert window.covers(since) is (since >= model.floor)
             assert window.after(since, filter) == model.after(since, filter)
+
+
+def test_what_was_asked_before_is_answered_as_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    window = Window()
+    window.add(record(1, "a/1"))
+    for filter in ("a/1", "a/+"):
+        first = window.after(0, filter)
+        first.clear()  # whoever asked may do with it what he likes
+        assert [r.offset for r in window.after(0, filter)] == [1]
+    window.add(record(2, "a/1"))
+    for filter in ("a/1", "a/+"):
+        assert [r.offset for r in window.after(0, filter)] == [1, 2]
+    monkeypatch.setattr(limits, "WINDOW_ANSWERED", 3)
+    for offset in (1, 0, 1):
+        assert [r.offset for r in window.after(offset, "a/+")] == [1, 2][offset:]
+        assert len(window._answers) == 1, "it remembers no more than that"
+
+
+def test_it_knows_what_it_has_seen_and_how_large_that_was() -> None:
+    window = Window(entries=1)
+    window.start(4)
+    window.add(record(5, size=9))
+    window.add(record(6))
+    assert (window.seen, window.largest, window.floor, window.size) == (4, 9, 5, 1)
+    window.start(8)
+    assert (window.seen, window.largest) == (8, 0)
 
 
 def test_it_starts_afresh() -> None:

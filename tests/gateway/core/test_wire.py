@@ -245,6 +245,13 @@ def test_a_record_is_encoded_once() -> None:
 
 def test_a_push_names_the_channel_that_was_subscribed() -> None:
     assert read(wire.push('a/+"', b'{"data":1}')) == {"push": {"channel": 'a/+"', "pub": {"data": 1}}}
+    at = wire.subscribed(Position(7, 3), recoverable=True)
+    assert read(wire.push_subscribe("a", at))["push"] == {
+        "channel": "a",
+        "subscribe": {"recoverable": True, "positioned": True, "epoch": "7", "offset": 3},
+    }
+    assert read(wire.push_refresh(wire.SubRefreshResult(True, 60)))["push"] == {"refresh": {"expires": True, "ttl": 60}}
+    assert wire.subscribed(Position(7, 3), recoverable=False, ttl=5) == wire.SubscribeResult(expires=True, ttl=5)
     assert read(wire.push_unsubscribe("a", 2500, "insufficient state")) == {
         "push": {"channel": "a", "unsubscribe": {"code": 2500, "reason": "insufficient state"}}
     }

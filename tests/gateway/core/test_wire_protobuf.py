@@ -14,6 +14,7 @@ from gateway.core import wire, wire_protobuf
 from gateway.core.event import Event, Meta, Position, Record
 from gateway.core.session import BAD_REQUEST, Attach, Reply, Session, Store
 from gateway.errors import BadPayload, Busy, Denied
+from tests.protobuf_oracle import agree
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 U32, U64 = st.integers(0, 2**32 - 1), st.integers(0, 2**64 - 1)
@@ -71,26 +72,6 @@ REQUESTS: dict[str, st.SearchStrategy[Any]] = {
 COMMAND = st.sampled_from(sorted(REQUESTS)).flatmap(
     lambda method: st.builds(lambda id, body: generated("Command", id=id, **{method: body}), U32, REQUESTS[method])
 )
-
-
-def agree(ours: Any, theirs: Any) -> None:
-    """Every field of ours says what the generated class says."""
-    for name in ours.__struct_fields__:
-        mine, other = getattr(ours, name), getattr(theirs, name, None)
-        if isinstance(mine, msgspec.Struct):
-            assert theirs.HasField(name)
-            agree(mine, other)
-        elif isinstance(mine, msgspec.Raw):
-            # What is absent has the default of the JSON form where that has one.
-            assert bytes(mine) == (other or b"null" if bytes(mine) == b"null" else _serialized(other)), name
-        elif mine is None:
-            assert other is None or not theirs.HasField(name), name
-        elif name != "type":  # newer than the SDK's schema
-            assert mine == other, name
-
-
-def _serialized(value: Any) -> bytes:
-    return value if isinstance(value, bytes) else bytes(value.SerializeToString())
 
 
 @given(COMMAND)
@@ -252,12 +233,21 @@ def test_publications_hold_what_was_published(data: bytes, offset: int, type: st
     assert dict(publication.tags) == tags, "and no encoding: the bytes are as they came"
 
 
+GIVEN = wire.subscribed(Position(7, 3), recoverable=True)
+
+
 def test_pushes() -> None:
     record = Record(EVENT, "a.0", 7, 42)
     pub = wire_protobuf.publication(record)
     assert wire_protobuf.publication(record) is pub, "made once"
     push = replies(wire_protobuf.push("a/+", pub)).push
     assert (push.channel, push.pub.offset, push.pub.tags["topic"]) == ("a/+", 42, "a/b")
+    given = replies(wire_protobuf.push_subscribe("a", GIVEN)).push
+    assert (given.channel, given.subscribe.offset, given.subscribe.epoch) == ("a", 3, "7")
+    assert given.subscribe.recoverable
+    assert given.subscribe.positioned
+    prolonged = replies(wire_protobuf.push_refresh(wire.SubRefreshResult(True, 60))).push.refresh
+    assert (prolonged.expires, prolonged.ttl) == (True, 60)
     ended = replies(wire_protobuf.push_unsubscribe("a/+", 2500, "insufficient state")).push
     assert (ended.channel, ended.unsubscribe.code, ended.unsubscribe.reason) == ("a/+", 2500, "insufficient state")
     assert replies(wire_protobuf.push_moved("a", "join", INFO)).push.join.info.user == "alice"

@@ -43,10 +43,16 @@ const actions = {
     client.on('connecting', ({ code, reason }) => say({ event: 'connecting', code, reason }));
     client.on('connected', () => say({ event: 'connected' }));
     client.on('disconnected', ({ code, reason }) => say({ event: 'disconnected', code, reason }));
+    client.on('subscribed', (ctx) => say({
+      event: 'given', channel: ctx.channel, recoverable: ctx.recoverable, offset: position(ctx).offset,
+    }));
+    client.on('unsubscribed', ({ channel }) => say({ event: 'taken', channel }));
+    client.on('publication', ({ channel, data, tags, offset }) =>
+      say({ event: 'publication', channel, data: unpacked(data), tags: tags ?? {}, offset: offset ?? 0 }));
     client.on('error', ({ error }) => say({ event: 'error', code: error.code, message: error.message }));
     client.connect();
   },
-  subscribe({ channel, states, joinLeave }) {
+  subscribe({ channel, states, joinLeave, tokens }) {
     let sub = subscriptions.get(channel);
     if (sub === undefined) {
       const options = { minResubscribeDelay: 50, maxResubscribeDelay: 500, joinLeave };
@@ -55,6 +61,14 @@ const actions = {
           const state = states.length > 1 ? states.shift() : states[0];
           say({ event: 'get_state', channel, ...state });
           return state;
+        };
+      }
+      if (tokens.length) {
+        options.getToken = async () => {
+          say({ event: 'get_token', channel });
+          const found = tokens.shift();
+          if (!found) throw new Error('there is none');
+          return found;
         };
       }
       sub = client.newSubscription(channel, options);
