@@ -10,7 +10,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 SDK := tests/journeys/sdk/node_modules/.package-lock.json
 PEERS := benchmarks/fanout_peers/node_modules/.package-lock.json
-TYPED := $(sort $(dir $(wildcard gateway/*.py tests/*.py examples/*.py benchmarks/*.py)))
+TYPED := $(sort $(dir $(wildcard gateway/*.py accounts/*.py ecommerce/*.py tests/*.py examples/*.py benchmarks/*.py)))
+# What the applications decide without waiting.
+PURE := accounts.families accounts.forms accounts.throttle $(subst /,.,$(patsubst %.py,%,$(wildcard ecommerce/*/rules.py)))
 PYTEST_ARGS ?=
 
 # Debian keeps mosquitto in /usr/sbin, which is not on a user's PATH.
@@ -41,6 +43,7 @@ check: $(VENV)/.dev
 # The pure core first: it takes a second, and every branch of it is asked.
 test: setup system
 	$(BIN)/python -m pytest tests/gateway/core --cov=gateway.core --cov-branch --cov-report=term-missing:skip-covered --cov-fail-under=100 $(PYTEST_ARGS)
+	$(BIN)/python -m pytest tests/accounts/test_decisions.py tests/ecommerce/test_decisions.py $(PURE:%=--cov=%) --cov-branch --cov-report=term-missing:skip-covered --cov-fail-under=100 $(PYTEST_ARGS)
 	$(BIN)/python -m pytest --ignore=tests/gateway/core $(PYTEST_ARGS)
 
 run: $(VENV)/.run

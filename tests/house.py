@@ -86,6 +86,14 @@ CLIENTS: dict[str, tuple[str, ...]] = {
     "websockets": ("gateway/cli/",),
 }
 
+#: The same for applications, of what they use beside the gateway.
+OUTSIDE: dict[str, tuple[str, ...]] = {
+    "aiosmtplib": ("ecommerce/notifications/mail.py",),
+    "apprise": ("ecommerce/notifications/push.py",),
+    "argon2": ("accounts/passwords.py",),
+    "jinja2": ("ecommerce/notifications/mail.py",),
+}
+
 #: Written so that this file does not match itself.
 STRAYS = {
     "a registry's host": re.compile(r"(?:py[p]i|pythonhoste[d]|npmj[s])\.(?:org|com|io)|index-ur[l]\s*="),
@@ -212,6 +220,9 @@ def module_says_its_noun(source: Source) -> Findings:
 
 def clients_have_one_home(source: Source) -> Findings:
     if not source.within("gateway/"):
+        for line, name in source.imports if not source.within("tests/") else ():
+            if not source.within(*OUTSIDE.get(name.partition(".")[0], ("",))):
+                yield f"{line}: imports {name}, whose home is {' and '.join(OUTSIDE[name.partition('.')[0]])}"
         return
     for line, name in source.imports:
         library = name.partition(".")[0]

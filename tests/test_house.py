@@ -70,6 +70,7 @@ PLANTED: dict[str, list[tuple[str, str]]] = {
         ("gateway/adapters/log/x.py", "import mqtt5"),
         ("gateway/adapters/http.py", "import never_heard_of"),
         (EDGE, "def f():\n    from starlette import routing"),
+        ("ecommerce/orders/service.py", "import apprise"),
     ],
     "imports_respect_the_door": [
         (EDGE, "from gateway import App"),

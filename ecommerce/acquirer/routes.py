@@ -1,0 +1,103 @@
+"""What the simulated acquirer answers over HTTP: below ``/ecommerce/acquirer``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from ecommerce import limits
+from ecommerce.acquirer.rules import STEPS, Asked, card, chargeable
+from ecommerce.acquirer.tables import CHARGES
+from ecommerce.events import Amount, Currency
+from ecommerce.rows import insert_new
+from ecommerce.settings import settings
+from gateway import GatewayError
+from gateway.sql import Transaction, transaction
+from gateway.web import answer, body, principal
+
+
+class Asking(msgspec.Struct, forbid_unknown_fields=True):
+    attempt: int
+    amount: Amount
+    currency: Currency
+    method: str
+
+
+class Told(msgspec.Struct, frozen=True):
+    """What a webhook says."""
+
+    id: str
+    kind: str
+    order: str
+    attempt: int
+    amount: int
+    currency: str
+    code: str
+
+
+class NotNow(GatewayError):
+    """A charge that is past what was asked."""
+
+    code, status, whose = "conflict", 409, "caller"
+
+
+async def charge(request: Request) -> Response:
+    """202; what became of it, the webhook says. The same try again is the same."""
+    principal(request, "service", "operator")
+    asked, order = await body(request, Asking), request.path_params["order"]
+    async with transaction(request) as db:
+        row = await _locked(db, order)
+        if chargeable(row.status, row.attempt, asked.attempt):
+            found = card(asked.method)
+            values: dict[str, object] = {"status": found.becomes, "attempt": asked.attempt}
+            values |= {"amount": asked.amount, "currency": asked.currency}
+            await db.execute(CHARGES.update().where(CHARGES.c.order == order).values(values))
+            told = Told(
+                f"{order}-{asked.attempt}",
+                found.becomes,
+                order,
+                asked.attempt,
+                asked.amount,
+                asked.currency,
+                found.code,
+            )
+            for n in range(found.told):
+                after = n * settings().thinking / 2 + (settings().thinking if found.slow else 0.0)
+                db.later(max(limits.AT_ONCE, after), f"ecommerce/acquirer/{order}/told", told)
+    return answer({"order": order}, 202)
+
+
+async def void(request: Request) -> Response:
+    return await _step(request, "void")
+
+
+async def capture(request: Request) -> Response:
+    return await _step(request, "capture")
+
+
+async def _step(request: Request, asked: Asked) -> Response:
+    principal(request, "service", "operator")
+    order = request.path_params["order"]
+    async with transaction(request) as db:
+        row = await _locked(db, order)
+        then = STEPS.get((row.status, asked))
+        if then is None:
+            raise NotNow(f"cannot {asked} what is {row.status}", "ask for something else")
+        await db.execute(CHARGES.update().where(CHARGES.c.order == order).values(status=then))
+    return answer({"order": order, "status": then})
+
+
+async def _locked(db: Transaction, order: str) -> Any:
+    await insert_new(db, CHARGES, {"order": order, "status": "none", "attempt": 0, "amount": 0, "currency": ""})
+    return (await db.execute(CHARGES.select().where(CHARGES.c.order == order).with_for_update())).one()
+
+
+ROUTES = [
+    Route("/{order}/charge", charge, methods=["POST"]),
+    Route("/{order}/void", void, methods=["POST"]),
+    Route("/{order}/capture", capture, methods=["POST"]),
+]

@@ -1,0 +1,1 @@
+"""Catalog: what is sold, for how much."""

@@ -1,0 +1,101 @@
+"""What the services of the shop tell one another: ids and amounts, never a person. Money is in minor units."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import msgspec
+
+from ecommerce import limits
+
+Sku = Annotated[str, msgspec.Meta(pattern=r"^[A-Z0-9][A-Z0-9-]{0,31}$")]
+Quantity = Annotated[int, msgspec.Meta(ge=1, le=limits.QUANTITY_MOST)]
+#: Minor units of the currency, such as cents.
+Amount = Annotated[int, msgspec.Meta(ge=0, le=limits.AMOUNT_MOST)]
+#: ISO 4217.
+Currency = Annotated[str, msgspec.Meta(pattern=r"^[A-Z]{3}$")]
+
+
+class Article(msgspec.Struct, frozen=True):
+    """An article as it is sold from now on."""
+
+    sku: Sku
+    title: Annotated[str, msgspec.Meta(min_length=1, max_length=limits.TITLE_MOST)]
+    price: Amount
+    currency: Currency
+    #: Whether it can be ordered.
+    sold: bool
+    #: Counted up by each change.
+    version: int
+
+
+class Line(msgspec.Struct, frozen=True):
+    """Some of one article, at the price of the moment it was ordered."""
+
+    sku: Sku
+    quantity: Quantity
+    price: Amount
+
+
+class Reserve(msgspec.Struct, frozen=True):
+    """Asks inventory to keep what an order needs."""
+
+    lines: tuple[Line, ...]
+
+
+class Short(msgspec.Struct, frozen=True):
+    """There is not enough of these."""
+
+    skus: tuple[str, ...]
+
+
+class Authorize(msgspec.Struct, frozen=True):
+    """Asks payments for an amount. ``method`` is what the acquirer gave the customer for a card, and tells nothing."""
+
+    user: str
+    amount: Amount
+    currency: Currency
+    method: str
+
+
+class Declined(msgspec.Struct, frozen=True):
+    """The acquirer refused. ``final``: no other card will do."""
+
+    code: str
+    attempt: int
+    final: bool
+
+
+class Shipped(msgspec.Struct, frozen=True):
+    tracking: str
+
+
+class Nothing(msgspec.Struct, frozen=True):
+    """The topic says it all."""
+
+
+#: What became of an order, in the words of ``Status.what``.
+What = Literal[
+    "placed", "reserved", "authorized", "confirmed", "captured", "shipped", "delivered", "completed",
+    "declined", "voided", "out_of_stock", "expired", "cancelled",
+]  # fmt: skip
+
+
+class Status(msgspec.Struct, frozen=True):
+    """An order after each change, for its customer and for whoever writes to them."""
+
+    what: What
+    order: str
+    payment: str
+    fulfilment: str
+    lines: tuple[Line, ...]
+    total: Amount
+    currency: Currency
+    #: A tracking number, the code of a decline, the articles that are short.
+    detail: str = ""
+
+
+class Stuck(msgspec.Struct, frozen=True):
+    """A service did not answer in time: somebody should look, mostly at its dead letters."""
+
+    step: str

@@ -1,0 +1,1 @@
+"""Inventory: what is in stock, and for whom it is kept."""

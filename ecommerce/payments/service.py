@@ -1,0 +1,61 @@
+"""The service ``ecommerce.payments``: asks the acquirer, and believes its signed webhooks alone."""
+
+from __future__ import annotations
+
+from ecommerce.asking import ask
+from ecommerce.events import Authorize, Nothing
+from ecommerce.payments.routes import ROUTES
+from ecommerce.payments.steps import Charge, locked, step
+from ecommerce.payments.tables import PAYMENTS, TABLES
+from ecommerce.rows import insert_new
+from gateway import Context, Rejected, Service
+from gateway.sql import Database, Transaction
+
+service = Service(
+    "payments",
+    database=Database(tables=TABLES, migrations="ecommerce.payments.migrations"),
+    emits=[f"ecommerce/payments/{{order}}/{fact}" for fact in ("authorized", "declined", "voided", "captured")],
+    delays=["ecommerce/payments/{order}/charge"],
+    routes=ROUTES,
+)
+
+
+@service.on("ecommerce/payments/{order}/authorize")
+async def authorize(asked: Authorize, context: Context) -> None:
+    db, order = await context.transaction(), context.variables["order"]
+    await _known(db, order, asked.user, asked.amount, asked.currency)
+    await step(db, await locked(db, order), "authorize", method=asked.method)
+
+
+@service.on("ecommerce/payments/{order}/charge")
+async def charge(asked: Charge, context: Context) -> None:
+    """An event of its own: the payment is known before the acquirer speaks of it. Asked twice, it is charged once."""
+    await _acquirer(context.variables["order"], "charge", asked)
+
+
+@service.on("ecommerce/payments/{order}/void")
+async def void(asked: Nothing, context: Context) -> None:
+    order = context.variables["order"]
+    await _acquirer(order, "void", {})
+    db = await context.transaction()
+    await _known(db, order, "", 0, "")
+    await step(db, await locked(db, order), "void")
+
+
+@service.on("ecommerce/payments/{order}/capture")
+async def capture(asked: Nothing, context: Context) -> None:
+    order = context.variables["order"]
+    await _acquirer(order, "capture", {})
+    db = await context.transaction()
+    await step(db, await locked(db, order), "capture")
+
+
+async def _acquirer(order: str, what: str, body: object) -> None:
+    said = await ask("POST", f"/ecommerce/acquirer/{order}/{what}", body)
+    if not said.is_success:
+        raise Rejected(f"the acquirer answered {said.status_code} to {what}")
+
+
+async def _known(db: Transaction, order: str, user: str, amount: int, currency: str) -> None:
+    row = {"order": order, "user": user, "status": "none", "attempt": 0, "amount": amount, "currency": currency}
+    await insert_new(db, PAYMENTS, row)

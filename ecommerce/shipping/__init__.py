@@ -1,0 +1,1 @@
+"""Shipping: parcels that are packed, leave and arrive."""
