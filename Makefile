@@ -4,15 +4,18 @@
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .SUFFIXES:
-.PHONY: help setup check test run walk bench soak system
+.PHONY: help setup check test run walk bench soak system pages
 
 VENV := .venv
 BIN := $(VENV)/bin
 SDK := tests/journeys/sdk/node_modules/.package-lock.json
+WEB := web/node_modules/.package-lock.json
 PEERS := benchmarks/fanout_peers/node_modules/.package-lock.json
-TYPED := $(sort $(dir $(wildcard gateway/*.py accounts/*.py ecommerce/*.py tests/*.py examples/*.py benchmarks/*.py)))
+TYPED := $(sort $(dir $(wildcard gateway/*.py accounts/*.py chat/*.py devices/*.py ecommerce/*.py tests/*.py examples/*.py benchmarks/*.py)))
 # What the applications decide without waiting.
-PURE := accounts.families accounts.forms accounts.throttle $(subst /,.,$(patsubst %.py,%,$(wildcard ecommerce/*/rules.py)))
+PURE := accounts.families accounts.forms accounts.throttle chat.rules $(subst /,.,$(patsubst %.py,%,$(wildcard devices/*/rules.py ecommerce/*/rules.py)))
+PURE += devices.paging devices.readings devices.analytics.windows devices.storage.rollup
+DECISIONS := $(wildcard tests/*/test_decisions.py) tests/devices/test_readings.py tests/devices/test_alert_rules.py
 PYTEST_ARGS ?=
 
 # Debian keeps mosquitto in /usr/sbin, which is not on a user's PATH.
@@ -28,25 +31,26 @@ help:
 	@echo 'make walk    the journeys against real servers, each step printed'
 	@echo 'make check   lint, types, floors and the rules of the house'
 	@echo 'make test    every test but the soak'
-	@echo 'make setup   what the others do first: .venv, the JavaScript SDK'
+	@echo 'make setup   what the others do first: .venv, the JavaScript SDK, the pages'
 	@echo 'make bench   measure; make soak: run for long'
 
-setup: $(VENV)/.dev $(SDK)
+setup: $(VENV)/.dev $(SDK) pages
 
-check: $(VENV)/.dev
+check: $(VENV)/.dev $(WEB)
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy $(TYPED)
 	$(BIN)/lint-imports
+	tools/node web node_modules/typescript/bin/tsc
 	$(BIN)/python -m pytest tests/test_house.py $(PYTEST_ARGS)
 
 # The pure core first: it takes a second, and every branch of it is asked.
 test: setup system
 	$(BIN)/python -m pytest tests/gateway/core --cov=gateway.core --cov-branch --cov-report=term-missing:skip-covered --cov-fail-under=100 $(PYTEST_ARGS)
-	$(BIN)/python -m pytest tests/accounts/test_decisions.py tests/ecommerce/test_decisions.py $(PURE:%=--cov=%) --cov-branch --cov-report=term-missing:skip-covered --cov-fail-under=100 $(PYTEST_ARGS)
+	$(BIN)/python -m pytest $(DECISIONS) $(PURE:%=--cov=%) --cov-branch --cov-report=term-missing:skip-covered --cov-fail-under=100 $(PYTEST_ARGS)
 	$(BIN)/python -m pytest --ignore=tests/gateway/core $(PYTEST_ARGS)
 
-run: $(VENV)/.run
+run: $(VENV)/.run pages
 	@exec $(BIN)/gateway up --demo
 
 walk: setup system
@@ -58,7 +62,11 @@ bench: setup system $(VENV)/.bench $(PEERS)
 soak: setup system
 	$(BIN)/python -m pytest -m soak --timeout=0 -v -s $(PYTEST_ARGS)
 
-# Mosquitto and Redis from Debian where that can be done unasked; else the command to type, and their tests skip.
+# The pages, where they are not of these sources. Without npm's registry the gateway runs as well, and says so at `/`.
+pages: $(VENV)/.run
+	@$(BIN)/python hatch_build.py || echo 'The pages were not built; the gateway runs without them.' >&2
+
+# Mosquitto, Redis and Chromium from Debian where that can be done unasked; else the command to type, and their tests skip.
 system:
 	@tools/system-packages
 
@@ -84,6 +92,10 @@ $(VENV)/.bench: requirements/bench.txt $(VENV)/.dev
 
 $(SDK): tests/journeys/sdk/package.json tests/journeys/sdk/package-lock.json $(VENV)/.dev
 	@tools/npm-ci tests/journeys/sdk
+	@touch $@
+
+$(WEB): web/package.json web/package-lock.json $(VENV)/.dev
+	@tools/npm-ci web
 	@touch $@
 
 $(PEERS): benchmarks/fanout_peers/package.json benchmarks/fanout_peers/package-lock.json $(VENV)/.dev

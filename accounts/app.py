@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from accounts.service import users
 from gateway import App, Topic
+from gateway.web import Issuer
 
 app = App(
     "accounts",
@@ -12,4 +13,13 @@ app = App(
         Topic(pattern="accounts/users/{user}/erased", key="{user}", read=("operator",)),
     ],
     services=[users],
+    issuers=[
+        Issuer(
+            "accounts",
+            jwks="/accounts/users/.well-known/jwks.json",
+            issuer="accounts",
+            audience="topic-gateway",
+            roles=("user", "operator"),
+        )
+    ],
 )

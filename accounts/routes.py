@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 from starlette.requests import Request
@@ -14,13 +14,13 @@ from starlette.routing import Route
 from accounts import forms, limits
 from accounts.families import Known, judge
 from accounts.keys import access_token, keys
-from accounts.logins import begin, charge, clear, digest, end, find, rotate
+from accounts.logins import TooMany, begin, charge, clear, digest, end, find, rotate
 from accounts.passwords import PASSWORDS
 from accounts.settings import settings
 from accounts.tables import FAMILIES, REFRESHES, USERS
 from gateway import GatewayError
 from gateway.sql import reading, transaction
-from gateway.web import NotAvailable, Principal, Refused, answer, body, principal
+from gateway.web import NotAvailable, Principal, Refused, answer, operation, principal
 
 
 class WrongPassword(GatewayError):
@@ -59,35 +59,83 @@ class Proof(msgspec.Struct, forbid_unknown_fields=True):
     password: str
 
 
-async def register(request: Request) -> Response:
-    """202, whether or not the address had an account: who asks does not learn whose it is."""
-    new = await body(request, NewAccount)
-    mail = forms.mail(new.mail)
-    if why := forms.fault(new.password, new.name, new.phone) if mail else "the address is none":
+class Accepted(msgspec.Struct, frozen=True):
+    accepted: Literal[True] = True
+
+
+class Ended(msgspec.Struct, frozen=True):
+    ended: Literal[True] = True
+
+
+class Erased(msgspec.Struct, frozen=True):
+    erased: Literal[True] = True
+
+
+class Tokens(msgspec.Struct, frozen=True):
+    """What a login gives: ``access`` for ``expires_in`` seconds, ``refresh`` once."""
+
+    user: str
+    role: forms.Role
+    access: str
+    expires_in: int
+    refresh: str
+
+
+class Contact(msgspec.Struct, frozen=True):
+    user: str
+    mail: str
+    name: str
+    phone: str
+
+
+class Me(Contact, frozen=True):
+    role: forms.Role
+
+
+class HasRole(msgspec.Struct, frozen=True):
+    user: str
+    role: forms.Role
+
+
+class Keys(msgspec.Struct, frozen=True):
+    """A JWK Set (RFC 7517, 5) of Ed25519 keys (RFC 8037)."""
+
+    keys: list[dict[str, str]]
+
+
+@operation(
+    "Register.",
+    grants=["anyone"],
+    status=202,
+    errors=[NotAnAccount],
+    description="202, whether or not the address had an account: who asks does not learn whose it is.",
+)
+async def register(request: Request, body: NewAccount) -> Accepted:
+    mail = forms.mail(body.mail)
+    if why := forms.fault(body.password, body.name, body.phone) if mail else "the address is none":
         raise NotAnAccount(why, "mend it")
     row: dict[str, object] = {
         "id": f"u{secrets.token_hex(10)}",
         "mail": mail,
-        "name": new.name.strip(),
-        "phone": new.phone,
+        "name": body.name.strip(),
+        "phone": body.phone,
     }
-    row |= {"password": await PASSWORDS.hash(new.password), "role": "customer", "created": _now()}
+    row |= {"password": await PASSWORDS.hash(body.password), "role": "customer", "created": _now()}
     async with transaction(request) as db:
         if await db.scalar(USERS.select().with_only_columns(USERS.c.id).where(USERS.c.mail == mail)) is None:
             await db.execute(USERS.insert(), row)
             db.emit(f"accounts/users/{row['id']}/registered", {})
-    return answer({"accepted": True}, 202)
+    return Accepted()
 
 
-async def login(request: Request) -> Response:
-    """Tokens, or 401 that says no more; 429 after too many."""
-    asked = await body(request, Login)
-    mail, now = forms.mail(asked.mail), _now()
+@operation("Log in.", grants=["anyone"], errors=[WrongPassword, TooMany])
+async def login(request: Request, body: Login) -> Tokens:
+    mail, now = forms.mail(body.mail), _now()
     async with transaction(request) as db:
         # Counted before it is tried: a thousand guesses at one moment are a thousand.
         tried = await charge(db, mail, _place(request), now)
         known = await find(db, USERS.c.mail == mail)
-    if not await PASSWORDS.fits(asked.password, known.password if known else None) or known is None:
+    if not await PASSWORDS.fits(body.password, known.password if known else None) or known is None:
         raise WrongPassword("the address or the password is wrong", "try again, or register")
     async with transaction(request) as db:
         await clear(db, tried, now)
@@ -95,9 +143,9 @@ async def login(request: Request) -> Response:
     return _tokens(known, refresh)
 
 
-async def renew(request: Request) -> Response:
-    """New tokens for a refresh token, which is good once."""
-    hash, now = digest((await body(request, Refresh)).refresh), _now()
+@operation("New tokens for a refresh token, which is good once.", grants=["anyone"], errors=[WrongPassword])
+async def renew(request: Request, body: Refresh) -> Tokens:
+    hash, now = digest(body.refresh), _now()
     fresh, user = "", None
     async with transaction(request) as db:
         joined = (
@@ -118,75 +166,83 @@ async def renew(request: Request) -> Response:
     return _tokens(user, fresh)
 
 
-async def logout(request: Request) -> Response:
-    hash = digest((await body(request, Refresh)).refresh)
+@operation("Log out: the refresh tokens of this login are over.", grants=["anyone"])
+async def logout(request: Request, body: Refresh) -> Ended:
+    hash = digest(body.refresh)
     async with transaction(request) as db:
         family = await db.scalar(
             REFRESHES.select().with_only_columns(REFRESHES.c.family).where(REFRESHES.c.hash == hash)
         )
         await end(db, FAMILIES.c.id == family, _now())
-    return answer({"ended": True})
+    return Ended()
 
 
-async def me(request: Request) -> Response:
+@operation("Who one is.", errors=[NotAvailable])
+async def me(request: Request) -> Me:
     who = principal(request)
     async with reading(request) as db:
         user = await find(db, USERS.c.id == who.name)
-    return answer(_contact(user, who) | {"role": user.role})
+    return Me(**msgspec.structs.asdict(_contact(user, who)), role=user.role)
 
 
-async def contact(request: Request) -> Response:
-    """How to reach somebody: for services that write to people, and for operators."""
-    who = principal(request, "service", "operator")
+@operation("How to reach somebody.", grants=["service", "operator"], errors=[NotAvailable])
+async def contact(request: Request) -> Contact:
+    who = principal(request)
     async with reading(request) as db:
         user = await find(db, USERS.c.id == request.path_params["user"])
-    return answer(_contact(user, who))
+    return _contact(user, who)
 
 
-async def erase(request: Request) -> Response:
-    """Forget who somebody was. The id remains, so that orders and messages stay whole, and means nobody."""
-    who, proof, now = principal(request), await body(request, Proof), _now()
+@operation(
+    "Be forgotten.",
+    errors=[WrongPassword, TooMany],
+    description="The id remains, so that orders and messages stay whole, and means nobody.",
+)
+async def erase(request: Request, body: Proof) -> Erased:
+    who, now = principal(request), _now()
     async with transaction(request) as db:
         await charge(db, who.name, _place(request), now)
         user = await find(db, USERS.c.id == who.name)
-    if not await PASSWORDS.fits(proof.password, user.password if user else None):
+    if not await PASSWORDS.fits(body.password, user.password if user else None):
         raise WrongPassword("the password is wrong", "try again")
     async with transaction(request) as db:
         gone = {"mail": None, "name": "", "phone": "", "password": "", "erased": now}
         await db.execute(USERS.update().where(USERS.c.id == who.name, USERS.c.erased.is_(None)).values(gone))
         await end(db, FAMILIES.c.user == who.name, now)
         db.emit(f"accounts/users/{who.name}/erased", {})
-    return answer({"erased": True})
+    return Erased()
 
 
-async def set_role(request: Request) -> Response:
-    """By operators. Tokens that are out keep the old role until they end; nothing is refreshed in it."""
-    principal(request, "operator")
-    role, user = (await body(request, NewRole)).role, request.path_params["user"]
+@operation(
+    "Give somebody a role.",
+    grants=["operator"],
+    errors=[NotAvailable],
+    description="Tokens that are out keep the old role until they end; nothing is refreshed in it.",
+)
+async def set_role(request: Request, body: NewRole) -> HasRole:
+    role, user = body.role, request.path_params["user"]
     async with transaction(request) as db:
         changed = USERS.update().where(USERS.c.id == user, USERS.c.erased.is_(None)).values(role=role)
         if not (await db.execute(changed)).rowcount:
             raise NotAvailable("there is no such account", "look at its id")
-    return answer({"user": user, "role": role})
+    return HasRole(user, role)
 
 
+@operation("Public keys: what `[[tokens.keys]] jwks` of the gateway asks.", grants=["anyone"], answers={200: Keys})
 async def jwks(request: Request) -> Response:
-    """Public keys (RFC 7517, 5): what ``[[tokens.keys]] jwks`` of the gateway asks."""
-    return answer({"keys": [key.jwk() for key in keys(settings().keys)]}, headers={"cache-control": "max-age=60"})
+    return answer(Keys([key.jwk() for key in keys(settings().keys)]), headers={"cache-control": "max-age=60"})
 
 
-def _tokens(user: Any, refresh: str) -> Response:
+def _tokens(user: Any, refresh: str) -> Tokens:
     role, now = user.role, time.time()
     access = access_token(settings(), user.id, role, forms.principal(role), now, limits.ACCESS_LIFE)
-    return answer(
-        {"user": user.id, "role": role, "access": access, "expires_in": limits.ACCESS_LIFE, "refresh": refresh}
-    )
+    return Tokens(user.id, role, access, limits.ACCESS_LIFE, refresh)
 
 
-def _contact(user: Any, who: Principal) -> dict[str, str]:
+def _contact(user: Any, who: Principal) -> Contact:
     if user is None:
         raise NotAvailable(f"there is no such account for {who}", "it may be erased")
-    return {"user": user.id, "mail": user.mail, "name": user.name, "phone": user.phone}
+    return Contact(user.id, user.mail, user.name, user.phone)
 
 
 def _place(request: Request) -> str:

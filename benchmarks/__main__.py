@@ -25,6 +25,7 @@ from benchmarks import (
     results,
     router,
     services,
+    shop,
     storm,
 )
 from gateway.errors import ServerMissing
@@ -40,6 +41,7 @@ BENCHES: dict[str, Callable[[Path, bool], results.Section]] = {
     "edges": edges.run,
     "services": services.run,
     "storm": storm.run,
+    "shop": shop.run,
 }
 
 

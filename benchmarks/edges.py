@@ -174,13 +174,13 @@ def _cost(folder: Path, case: Case, seconds: float) -> Cost:
                 raise RuntimeError(f"nothing was appended: {source.log.read_text()}")
             time.sleep(0.02)
         time.sleep(0.5)
-        events, offered = scene.appended(), [_gauge(edge, "gateway_offered") for edge in scene.edges]
+        events, offered = scene.appended(), [_gauge(edge, "gateway_offered_total") for edge in scene.edges]
         edges, log = _cpu(scene.edges), _cpu([scene.log])
         time.sleep(seconds)
         edges, log = _cpu(scene.edges) - edges, _cpu([scene.log]) - log
         events = scene.appended() - events
         for edge, before in zip(scene.edges, offered, strict=True):
-            came = _gauge(edge, "gateway_offered") - before
+            came = _gauge(edge, "gateway_offered_total") - before
             if not 0.8 * events < came < 1.5 * events:
                 raise RuntimeError(f"{edge.name} offered {came:g} frames while {events} events were appended")
     return Cost(edges / events * 1e6, log / events * 1e6)

@@ -13,25 +13,28 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from ecommerce.settings import settings
 from ecommerce.simulation import Result, customer, run, stock_up
 
 
 def simulate(
     orders: Annotated[int, typer.Option(min=1, max=100_000, help="How many are placed.")] = 100,
     customers: Annotated[int, typer.Option(min=1, max=1_000, help="By how many new customers.")] = 5,
-    url: Annotated[str, typer.Option(help="The gateway; by default ECOMMERCE_ORIGIN.")] = "",
+    url: Annotated[str, typer.Option(envvar="GATEWAY_URL", help="The gateway.")] = "http://127.0.0.1:8080",
     token_file: Annotated[
-        Path | None, typer.Option(help="An operator's token, for catalog and stock; by default GATEWAY_TOKEN.")
+        Path | None,
+        typer.Option(help="An operator's token, for catalog and stock; by default GATEWAY_TOKEN, or of `gateway up`."),
     ] = None,
     within: Annotated[float, typer.Option(min=1, help="Seconds that an order may take to its end.")] = 120.0,
 ) -> None:
     """Let customers buy, and follow every order to its end."""
-    operator = token_file.read_text().strip() if token_file else os.environ.get("GATEWAY_TOKEN", "")
+    made = Path(os.environ.get("GATEWAY_DATA") or ".gateway") / "operator.token"
+    operator = "" if token_file else os.environ.get("GATEWAY_TOKEN", "")
+    if not operator and (token_file or made).is_file():
+        operator = (token_file or made).read_text().strip()
     if not operator:
         raise typer.BadParameter("an operator's token is needed", param_hint="--token-file, GATEWAY_TOKEN")
     try:
-        result = asyncio.run(_day(url or settings().origin, operator, customers, orders, within))
+        result = asyncio.run(_day(url, operator, customers, orders, within))
     except* httpx.HTTPError as errors:
         Console(stderr=True).print(f"error: {errors.exceptions[0]}")
         raise typer.Exit(1) from None

@@ -10,6 +10,10 @@ from ecommerce import limits
 
 Sku = Annotated[str, msgspec.Meta(pattern=r"^[A-Z0-9][A-Z0-9-]{0,31}$")]
 Quantity = Annotated[int, msgspec.Meta(ge=1, le=limits.QUANTITY_MOST)]
+#: PostgreSQL keeps no NUL, and a line of a mail no other control character.
+Title = Annotated[str, msgspec.Meta(min_length=1, max_length=limits.TITLE_MOST, pattern=r"^[^\x00-\x1f]*$")]
+#: A number of somebody's try, counted from 1.
+Attempt = Annotated[int, msgspec.Meta(ge=1, le=limits.ATTEMPTS)]
 #: Minor units of the currency, such as cents.
 Amount = Annotated[int, msgspec.Meta(ge=0, le=limits.AMOUNT_MOST)]
 #: ISO 4217.
@@ -20,7 +24,7 @@ class Article(msgspec.Struct, frozen=True):
     """An article as it is sold from now on."""
 
     sku: Sku
-    title: Annotated[str, msgspec.Meta(min_length=1, max_length=limits.TITLE_MOST)]
+    title: Title
     price: Amount
     currency: Currency
     #: Whether it can be ordered.
@@ -93,6 +97,17 @@ class Status(msgspec.Struct, frozen=True):
     currency: Currency
     #: A tracking number, the code of a decline, the articles that are short.
     detail: str = ""
+
+
+class Letter(msgspec.Struct, frozen=True):
+    """A service of the shop gave an event up; what was in it stands in the dead letter alone."""
+
+    service: str
+    id: str
+    topic: str
+    reason: str
+    #: Letters before this one that were not told.
+    more: int = 0
 
 
 class Stuck(msgspec.Struct, frozen=True):

@@ -15,8 +15,8 @@ AMOUNT_MOST: Final = 10_000_000_000
 TITLE_MOST: Final = 120
 KEY_MOST: Final = 128
 TEXT_MOST: Final = 4_000
-#: Rows of one page, where the caller asks for more. → the next page
-PAGE_MOST: Final = 100
+#: Characters of an order's number, as the tables keep it. → 404
+ORDER_MOST: Final = 32
 #: Seconds that an idempotency key is remembered. Then the same key is a new order.
 KEY_KEPT: Final = 86_400
 #: Rows that are over, such as keys and webhooks, that the next of their kind removes.

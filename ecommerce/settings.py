@@ -8,16 +8,10 @@ from pathlib import Path
 
 import msgspec
 
-from gateway.web import Unavailable
-
 
 class Settings(msgspec.Struct, frozen=True):
     """See README.md. Secrets are named by file."""
 
-    #: The gateway's address, by which services ask one another.
-    origin: str
-    #: File of the API key of ``service:ecommerce``.
-    key_file: Path
     #: File of what the acquirer signs webhooks with; made by the first who needs it.
     webhook_file: Path
     #: ``smtp://HOST:PORT``, or ``smtps://``; with a user if it needs one, whose password is in ``smtp_password_file``.
@@ -36,13 +30,6 @@ class Settings(msgspec.Struct, frozen=True):
     thinking: float
 
     @property
-    def key(self) -> str:
-        try:
-            return self.key_file.read_text().strip()
-        except OSError as error:
-            raise Unavailable(f"no API key: {error.strerror}", f"write one to {self.key_file}") from None
-
-    @property
     def smtp_password(self) -> str | None:
         return Path(self.smtp_password_file).read_text().strip() if self.smtp_password_file else None
 
@@ -54,8 +41,6 @@ class Settings(msgspec.Struct, frozen=True):
 def settings() -> Settings:
     said, data = os.environ, Path(os.environ.get("GATEWAY_DATA") or ".gateway")
     return Settings(
-        said.get("ECOMMERCE_ORIGIN") or "http://127.0.0.1:8080",
-        Path(said.get("ECOMMERCE_KEY_FILE") or data / "ecommerce.key"),
         Path(said.get("ECOMMERCE_WEBHOOK_SECRET_FILE") or data / "ecommerce-webhook.secret"),
         said.get("ECOMMERCE_SMTP") or "",
         said.get("ECOMMERCE_SMTP_PASSWORD_FILE") or "",

@@ -31,6 +31,7 @@ LATER: Final[dict[str, tuple[str, ...]]] = {
 
 def topics() -> Iterator[Topic]:
     """What is of one order has one key, so that it arrives in its order."""
+    yield Topic(pattern="ecommerce/letters", read=("operator",))
     yield Topic(pattern="ecommerce/catalog/{sku}/priced", read=("anyone",), retain=True, schema=Article)
     yield Topic(
         pattern="ecommerce/orders/{order}/status/{user}",

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal, get_args
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -22,13 +23,30 @@ from gateway.core.mapping import Rule, TopicMap, covers
 from gateway.core.topic import overlap
 from gateway.errors import Misconfigured
 from gateway.service import Service, contradictions
-from gateway.settings import AppTable, Settings
+from gateway.settings import AppTable, KeyTable, Settings, loopback
 from gateway.tables import nearest
 
 Durability = Literal["fast", "disk", "replica"]
 
 _NAME = re.compile(r"[a-z][a-z0-9_-]{0,31}")
 _TYPE = re.compile(r"[a-z0-9][a-z0-9!#$&^_.+-]{0,126}/[a-z0-9][a-z0-9!#$&^_.+-]{0,126}")
+
+
+class Issuer(msgspec.Struct, frozen=True):
+    """An application that signs tokens: which of its routes publishes the keys, and for whom they may vouch.
+
+    The fields of ``[[tokens.keys]]``; one there with the same ``id`` is taken instead.
+    """
+
+    id: str
+    #: A path below the application's own, such as ``/accounts/users/.well-known/jwks.json`` (RFC 7517).
+    jwks: str
+    issuer: str
+    audience: str
+    algorithm: Literal["EdDSA", "ES256", "RS256"] = "EdDSA"
+    roles: tuple[Literal["user", "device", "service", "operator"], ...] = ("user",)
+    #: Filters of the application's own topics that its subscription tokens open for whom no grant lets in.
+    opens: tuple[str, ...] = ()
 
 
 class App(msgspec.Struct, frozen=True):
@@ -47,6 +65,8 @@ class App(msgspec.Struct, frozen=True):
     decoders: Mapping[str, Decode] = {}
     #: Functions that become ``gateway APP NAME``, with typer's annotations for their arguments.
     commands: Sequence[Callable[..., None]] = ()
+    #: Keys of its own that tokens are signed with: whoever names the application lets in whom it lets in.
+    issuers: Sequence[Issuer] = ()
     #: When an append is acknowledged: once it is in the log server's memory, on its disk, or on a replica too.
     durability: Durability = "disk"
     #: Seconds that events are kept, and events of a partition that are kept whatever their age.
@@ -75,6 +95,12 @@ class App(msgspec.Struct, frozen=True):
             raise Misconfigured(twice)
         if not all(name.isidentifier() for name in names):
             raise Misconfigured(f"{where} has a command without a name", "write it as a function")
+        for issuer in self.issuers:
+            if not issuer.jwks.startswith(f"/{self.name}/"):
+                raise Misconfigured(f"{where} publishes keys at {issuer.jwks!r}", f"begin it with /{self.name}/")
+            for filter in issuer.opens:
+                if not filter.startswith(f"{self.name}/"):
+                    raise Misconfigured(f"{where} opens {filter!r} by its tokens", f"begin it with {self.name}/")
         if self.durability not in get_args(Durability):
             raise Misconfigured(f"{where}: durability {self.durability!r} is unknown", "use fast, disk or replica")
         if self.retention <= 0:
@@ -90,6 +116,35 @@ class Promise(msgspec.Struct, frozen=True):
     durability: Durability
     retention: float
     keep: int
+
+
+def trusting(settings: Settings, apps: Iterable[App]) -> Settings:
+    """Return ``settings`` with the keys that ``apps`` issue tokens by, at ``gateway.origin``; without one, as it is.
+
+    Raises :class:`Misconfigured` where keys would come over a network that anybody may stand in.
+    """
+    origin, tokens = urlsplit(settings.gateway.origin), settings.tokens
+    named = {key.id for key in tokens.keys}
+    issuers = [one for app in apps for one in app.issuers if one.id not in named]
+    if not issuers or not settings.gateway.origin:
+        return settings
+    if origin.scheme != "https" and not loopback(origin.hostname or ""):
+        text = f"is http, and nobody takes keys of {issuers[0].id!r} from there; use https, or set [[tokens.keys]]"
+        raise Misconfigured(settings.place.say("gateway.origin", text), "nothing was applied")
+    keys = [
+        KeyTable(
+            id=one.id,
+            algorithm=one.algorithm,
+            jwks=settings.gateway.origin.rstrip("/") + one.jwks,
+            issuer=one.issuer,
+            audience=one.audience,
+            roles=one.roles,
+            opens=one.opens,
+        )
+        for one in issuers
+    ]
+    _refuse(_twice("issuer", [key.id for key in keys]))
+    return msgspec.structs.replace(settings, tokens=msgspec.structs.replace(tokens, keys=(*tokens.keys, *keys)))
 
 
 def declare(settings: Settings, apps: Iterable[App] = ()) -> Declared:

@@ -188,6 +188,19 @@ class NoReply(RequestFailed):
     whose = "gateway"
 
 
+class TurnedDown(GatewayError):
+    """What another service was asked, and will not do: the same again is answered the same."""
+
+    code = "turned_down"
+    status = 502
+    whose = "caller"
+
+    def __init__(self, detail: str, answered: int, word: str = "") -> None:
+        """``answered``: the HTTP status; ``word``: the code of its problem+json, where it is one of ours."""
+        super().__init__(f"{detail} {word}".rstrip(), "see what it takes")
+        self.answered, self.word = answered, word
+
+
 class BadPacket(Unavailable):
     """The broker sent bytes that are not MQTT 5; the connection is closed and opened again."""
 

@@ -202,7 +202,7 @@ MQTT_BACKOFF: Final = (0.1, 10.0)
 # --- embedded servers -----------------------------------------------------------------------------------------------
 
 #: Time for a server of ours to answer after its start; a long append-only file is read first. → killed, ServerFailed
-SERVER_READY_WITHIN: Final = 10.0
+SERVER_READY_WITHIN: Final = 30.0
 #: Time for a server of ours to close its files after SIGTERM. → SIGKILL
 SERVER_STOP_WITHIN: Final = 10.0
 #: End of a server's log that an error carries. What is before it stays in the file.
@@ -356,6 +356,10 @@ WORKER_SILENT: Final = 10.0
 #: retention, then trimmed; an alarm counter rises
 UNFINISHED: Final = 125_000
 
+#: Dead letters that one worker tells on `APP/letters` in so many seconds. → the rest is counted in the next one
+NOTICES: Final = 20
+NOTICES_WITHIN: Final = 60.0
+
 # --- databases of services ------------------------------------------------------------------------------------------
 
 #: Bodies of one SQLite transaction: enough to share a disk's wait, few enough that the first does not wait for long.
@@ -435,6 +439,17 @@ CURSOR: Final = 1_024
 #: megabyte and ten milliseconds for a thousand topics. → made anew
 DOCUMENTS: Final = 16
 
+# --- services that ask one another ---------------------------------------------------------------------------------
+
+#: Seconds for all of another service's answer. → TooSlow, and the event comes again
+ASK_WITHIN: Final = 10.0
+#: Asks of one process that run at a time, each with a connection. The next waits, half of its time at most. → Busy
+ASKS_AT_ONCE: Final = 64
+#: Bytes of an answer: as much as a route takes. → WrongAnswer
+ASK_ANSWER_BYTES: Final = 1024 * 1024
+#: Seconds of pause that an answer's Retry-After may ask for.
+ASK_AFTER: Final = 300.0
+
 # --- tests of users -------------------------------------------------------------------------------------------------
 
 #: Events that a test can look back on. The oldest go.
@@ -472,6 +487,8 @@ SAGA_KEPT: Final = 90 * 86_400.0
 #: Rows that each start forgets, so that they are always fewer than what was started meanwhile.
 SAGA_FORGETS: Final = 2
 
+#: How often a process looks how late its event loop is, for its metrics, in seconds.
+LOOP_LOOKED_AT_EVERY: Final = 0.5
 #: How often the worker that empties the outbox counts them, for its metrics.
 SAGA_COUNTED_EVERY: Final = 15.0
 
@@ -531,6 +548,8 @@ JWKS_KEYS: Final = 100
 #: How often a key set is fetched; the least pause between two fetches, as a token with an unknown key may ask for one.
 JWKS_EVERY: Final = 300.0
 JWKS_PAUSE: Final = 10.0
+#: The first pause, doubling, until a set was fetched once: an issuer may start at the same moment as we.
+JWKS_FIRST_PAUSE: Final = 0.5
 #: How long an open connection may outlive its token while its SDK gets another: SDKs ask for one when it is over, and
 #: try again after some seconds. → Close EXPIRED
 REFRESH_WITHIN: Final = 25.0

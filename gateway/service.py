@@ -117,7 +117,8 @@ class Service:
     ``emits`` are topics or filters of what its handlers may emit. ``concurrency``: deliveries at one time in one
     worker. ``start``: where it begins when it is new: at the oldest kept event, or with what comes from now on.
     ``delays`` are topics or filters of what `Context.later` may send. ``database``: a ``gateway.sql.Database``.
-    ``routes``: Starlette's, that its workers serve below ``/APP/SERVICE/``; see ``gateway.web``.
+    ``routes``: Starlette's, that its workers serve below ``/APP/SERVICE/``; see ``gateway.web``. ``asks``: other
+    services, as ``APP.SERVICE``, whose routes it asks by ``gateway.web.ask``.
     """
 
     def __init__(
@@ -130,6 +131,7 @@ class Service:
         concurrency: int = limits.CONCURRENCY,
         start: Start = "earliest",
         routes: Sequence[Any] = (),
+        asks: Sequence[str] = (),
     ) -> None:
         if not _NAME.fullmatch(name):
             raise Misconfigured(
@@ -150,6 +152,10 @@ class Service:
         self.start = start
         #: Opaque here: `adapters/http_service.py` checks and serves them.
         self.routes = tuple(routes)
+        for group in asks:
+            if len(parts := group.split(".")) != 2 or not all(map(_NAME.fullmatch, parts)):
+                raise Misconfigured(f"service {name!r} asks {group!r}, which is no service", "write APP.SERVICE")
+        self.asks = tuple(asks)
         self._reactions: list[Reaction] = []
         #: Names of the sagas that it runs: each adds its own.
         self.sagas: list[str] = []

@@ -22,6 +22,7 @@ from gateway import limits
 from gateway.adapters import embedded
 from gateway.adapters.child import Door, Plan, Server
 from gateway.adapters.device_rights import acl
+from gateway.adapters.tokens import keep_api_key
 from gateway.core.declared import Declared
 from gateway.core.mapping import TopicMap
 from gateway.errors import Misconfigured, ServerFailed, ServerMissing
@@ -72,13 +73,16 @@ class Up:
         config: Path | None,
         say: Say,
         services: Sequence[str] = (),
+        asking: Sequence[str] = (),
     ) -> None:
+        """``asking``: those of ``services`` that ask others, and need a key for it."""
         self._settings = settings
         self._declared = declared
         self._map = topic_map
         self._config = config
         self._say = say
         self._services = services
+        self._asking = asking
         # Absolute: the children must not depend on where they stand.
         self.data = Path(settings.gateway.data).resolve()
         self._children: list[Server] = []
@@ -113,6 +117,10 @@ class Up:
         port = self._free(edge.host, edge.port or embedded.free_port(), "edge")
         self._env |= {"GATEWAY_LOG_URL": log, "GATEWAY_MQTT_URL": mqtt, "GATEWAY_EDGE_PORT": str(port)}
         self._env |= {"GATEWAY_DATA": str(self.data)}
+        origin = _origin(edge.host, port, bool(edge.tls_cert))
+        self._env |= {"GATEWAY_ORIGIN": self._settings.gateway.origin or origin}
+        for group in self._asking:
+            keep_api_key(self._settings.api_keys_file, group, self._settings.key_file(group))
         edges = [f"edge-{n}" for n in range(1, edge.processes + 1)] if edge.processes > 1 else []
         names = (*edges, *self._services, "bridge")
         probed = dict(zip(names, _free_ports(len(names)), strict=True))
@@ -131,11 +139,8 @@ class Up:
         # The order in which they stop is this one, backwards.
         order = ("valkey", "mosquitto", "iotcore", "edge", *names, "fleet")
         self._children.sort(key=lambda child: order.index(child.name))
-        host = f"[{edge.host}]" if ":" in edge.host else edge.host
-        scheme = "https" if edge.tls_cert else "http"
-        shown = "127.0.0.1" if host in ("0.0.0.0", "[::]", "") else host  # noqa: S104 - compared, not bound
         health = {name: f"http://127.0.0.1:{at}" for name, at in probed.items()}
-        found = Running(os.getpid(), f"{scheme}://{shown}:{port}", log, mqtt, broker, health)
+        found = Running(os.getpid(), origin, log, mqtt, broker, health)
         write_secret(self.data / "up.json", msgspec.json.encode(found).decode())
         return found
 
@@ -158,8 +163,12 @@ class Up:
         told = [child for child in self._children if child.name not in ("valkey", "mosquitto", "iotcore", "fleet")]
         broker = next((child for child in self._children if child.name == "mosquitto"), None)
         if broker is not None:
-            known = json.loads((self.data / "mqtt" / "devices.json").read_text())
-            write_secret(self.data / "mqtt" / "acl", acl(declared, topic_map, known))
+            folder = self.data / "mqtt"
+            try:
+                known = json.loads((folder / "devices.json").read_text())
+                write_secret(folder / "acl", acl(declared, topic_map, known))
+            except (OSError, ValueError) as error:
+                raise Misconfigured(f"the broker's rights in {folder} cannot follow: {error}", "mend it") from None
         self._declared.become(declared)
         self._map.become(topic_map)
         for child in (broker, *told):
@@ -284,6 +293,12 @@ class Up:
 
 
 _LIVEZ = b"GET /livez HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+
+
+def _origin(host: str, port: int, tls: bool) -> str:
+    shown = f"[{host}]" if ":" in host else host
+    shown = "127.0.0.1" if shown in ("0.0.0.0", "[::]", "") else shown  # noqa: S104 - compared, not bound
+    return f"{'https' if tls else 'http'}://{shown}:{port}"
 
 
 def _free_ports(count: int) -> list[int]:

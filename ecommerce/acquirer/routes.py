@@ -6,25 +6,35 @@ from typing import Any
 
 import msgspec
 from starlette.requests import Request
-from starlette.responses import Response
 from starlette.routing import Route
 
 from ecommerce import limits
-from ecommerce.acquirer.rules import STEPS, Asked, card, chargeable
+from ecommerce.acquirer.rules import STEPS, Asked, Charge, card, chargeable
 from ecommerce.acquirer.tables import CHARGES
-from ecommerce.events import Amount, Currency
+from ecommerce.events import Amount, Attempt, Currency
 from ecommerce.rows import insert_new
 from ecommerce.settings import settings
 from gateway import GatewayError
 from gateway.sql import Transaction, transaction
-from gateway.web import answer, body, principal
+from gateway.web import NotAvailable, operation
 
 
 class Asking(msgspec.Struct, forbid_unknown_fields=True):
-    attempt: int
+    attempt: Attempt
     amount: Amount
     currency: Currency
     method: str
+
+
+class Charged(msgspec.Struct, frozen=True):
+    order: str
+
+
+class Standing(msgspec.Struct, frozen=True):
+    """What a charge is now."""
+
+    order: str
+    status: Charge
 
 
 class Told(msgspec.Struct, frozen=True):
@@ -45,10 +55,15 @@ class NotNow(GatewayError):
     code, status, whose = "conflict", 409, "caller"
 
 
-async def charge(request: Request) -> Response:
-    """202; what became of it, the webhook says. The same try again is the same."""
-    principal(request, "service", "operator")
-    asked, order = await body(request, Asking), request.path_params["order"]
+@operation(
+    "Charge a card for an order.",
+    grants=["service", "operator"],
+    status=202,
+    errors=[NotAvailable],
+    description="What became of it, a signed webhook says. The same try again is the same.",
+)
+async def charge(request: Request, body: Asking) -> Charged:
+    asked, order = body, request.path_params["order"]
     async with transaction(request) as db:
         row = await _locked(db, order)
         if chargeable(row.status, row.attempt, asked.attempt):
@@ -68,19 +83,22 @@ async def charge(request: Request) -> Response:
             for n in range(found.told):
                 after = n * settings().thinking / 2 + (settings().thinking if found.slow else 0.0)
                 db.later(max(limits.AT_ONCE, after), f"ecommerce/acquirer/{order}/told", told)
-    return answer({"order": order}, 202)
+    return Charged(order)
 
 
-async def void(request: Request) -> Response:
+@operation(
+    "Void a charge, also one that has not come yet.", grants=["service", "operator"], errors=[NotNow, NotAvailable]
+)
+async def void(request: Request) -> Standing:
     return await _step(request, "void")
 
 
-async def capture(request: Request) -> Response:
+@operation("Take the money of a charge.", grants=["service", "operator"], errors=[NotNow, NotAvailable])
+async def capture(request: Request) -> Standing:
     return await _step(request, "capture")
 
 
-async def _step(request: Request, asked: Asked) -> Response:
-    principal(request, "service", "operator")
+async def _step(request: Request, asked: Asked) -> Standing:
     order = request.path_params["order"]
     async with transaction(request) as db:
         row = await _locked(db, order)
@@ -88,10 +106,12 @@ async def _step(request: Request, asked: Asked) -> Response:
         if then is None:
             raise NotNow(f"cannot {asked} what is {row.status}", "ask for something else")
         await db.execute(CHARGES.update().where(CHARGES.c.order == order).values(status=then))
-    return answer({"order": order, "status": then})
+    return Standing(order, then)
 
 
 async def _locked(db: Transaction, order: str) -> Any:
+    if len(order) > limits.ORDER_MOST:
+        raise NotAvailable("that is no number of an order", f"use at most {limits.ORDER_MOST} characters")
     await insert_new(db, CHARGES, {"order": order, "status": "none", "attempt": 0, "amount": 0, "currency": ""})
     return (await db.execute(CHARGES.select().where(CHARGES.c.order == order).with_for_update())).one()
 

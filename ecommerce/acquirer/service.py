@@ -9,16 +9,17 @@ import msgspec
 from ecommerce.acquirer.routes import ROUTES, Told
 from ecommerce.acquirer.rules import signature
 from ecommerce.acquirer.tables import TABLES
-from ecommerce.asking import send
 from ecommerce.settings import settings
 from gateway import Context, Rejected, Service
 from gateway.sql import Database
+from gateway.web import TurnedDown, ask
 
 service = Service(
     "acquirer",
     database=Database(tables=TABLES, migrations="ecommerce.acquirer.migrations"),
     delays=["ecommerce/acquirer/{order}/told"],
     routes=ROUTES,
+    asks=["ecommerce.payments"],
 )
 
 
@@ -29,6 +30,7 @@ async def tell(told: Told, context: Context) -> None:
         "content-type": "application/json",
         "acquirer-signature": signature(settings().webhook_secret, content, int(time.time())),
     }
-    heard = await send("POST", "/ecommerce/payments/webhooks", content, headers)
-    if heard.status_code != 200:
-        raise Rejected(f"the shop answered {heard.status_code}")
+    try:
+        await ask(context, "POST", "/ecommerce/payments/webhooks", content, headers=headers)
+    except TurnedDown as error:
+        raise Rejected(f"the shop answered {error.answered}") from None

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
 import msgspec
 from starlette.requests import Request
-from starlette.responses import Response
 from starlette.routing import Route
 
-from ecommerce import limits
 from ecommerce.catalog.tables import ARTICLES
-from ecommerce.events import Amount, Article, Currency, Sku
+from ecommerce.events import Amount, Article, Currency, Sku, Title
 from ecommerce.rows import insert_new
 from gateway.sql import reading, transaction
-from gateway.web import NotAvailable, answer, body, principal
+from gateway.web import Listing, NotAvailable, Page, operation
 
 
 class Offer(msgspec.Struct, forbid_unknown_fields=True):
-    title: Annotated[str, msgspec.Meta(min_length=1, max_length=limits.TITLE_MOST)]
+    title: Title
     price: Amount
     currency: Currency
     sold: bool = True
@@ -30,33 +26,35 @@ class Named(msgspec.Struct):
     sku: Sku
 
 
-async def articles(request: Request) -> Response:
-    """A page of what is sold, by its numbers; ``?after=`` the last of the page before."""
-    after = request.query_params.get("after", "")
-    wanted = ARTICLES.select().where(ARTICLES.c.sku > after, ARTICLES.c.sold).order_by(ARTICLES.c.sku)
+@operation("What is sold, by its numbers.", grants=["anyone"])
+async def articles(request: Request, query: Listing) -> Page[Article]:
+    wanted = ARTICLES.select().where(ARTICLES.c.sku > query.after, ARTICLES.c.sold).order_by(ARTICLES.c.sku)
     async with reading(request) as db:
-        rows = (await db.execute(wanted.limit(limits.PAGE_MOST))).all()
-    found = [Article(*row) for row in rows]
-    return answer({"articles": found, "next": found[-1].sku if len(found) == limits.PAGE_MOST else None})
+        rows = (await db.execute(wanted.limit(query.limit + 1))).all()
+    return Page.of([Article(*row) for row in rows], query, lambda article: article.sku)
 
 
-async def article(request: Request) -> Response:
+@operation("An article.", grants=["anyone"], errors=[NotAvailable])
+async def article(request: Request) -> Article:
     async with reading(request) as db:
         row = (await db.execute(ARTICLES.select().where(ARTICLES.c.sku == request.path_params["sku"]))).first()
     if row is None:
         raise NotAvailable("there is no such article", "look at the list")
-    return answer(Article(*row))
+    return Article(*row)
 
 
-async def offer(request: Request) -> Response:
-    """By operators: an article as it is sold from now on. The same again changes nothing."""
-    principal(request, "operator")
-    new = await body(request, Offer)
+@operation(
+    "Sell an article like this from now on.",
+    grants=["operator"],
+    errors=[NotAvailable],
+    description="The same again changes nothing.",
+)
+async def offer(request: Request, body: Offer) -> Article:
     try:
         sku = msgspec.convert(dict(request.path_params), Named).sku
     except msgspec.ValidationError:
         raise NotAvailable("that is no number of an article", "use A-Z, 0-9 and -") from None
-    values = msgspec.structs.asdict(new)
+    values = msgspec.structs.asdict(body)
     async with transaction(request) as db:
         if not await insert_new(db, ARTICLES, {"sku": sku, **values, "version": 1}):
             here = ARTICLES.c.sku == sku
@@ -66,7 +64,7 @@ async def offer(request: Request) -> Response:
         row = (await db.execute(ARTICLES.select().where(ARTICLES.c.sku == sku))).one()
         made = Article(*row)
         db.emit(f"ecommerce/catalog/{sku}/priced", made)
-    return answer(made)
+    return made
 
 
 ROUTES = [

@@ -7,8 +7,7 @@ import time
 import msgspec
 
 from ecommerce import limits
-from ecommerce.asking import ask
-from ecommerce.events import Nothing, Status, Stuck
+from ecommerce.events import Letter, Nothing, Status, Stuck
 from ecommerce.notifications.mail import letter, post, written
 from ecommerce.notifications.push import push, urls
 from ecommerce.notifications.routes import ROUTES, Promote
@@ -17,12 +16,14 @@ from ecommerce.notifications.tables import CONSENTS, MESSAGES, TABLES
 from ecommerce.settings import settings
 from gateway import Context, Service
 from gateway.sql import Database
+from gateway.web import TurnedDown, ask, origin
 
 service = Service(
     "notifications",
     database=Database(tables=TABLES, migrations="ecommerce.notifications.migrations"),
     delays=["ecommerce/notifications/{message}/send", "ecommerce/notifications/{message}/promote"],
     routes=ROUTES,
+    asks=["accounts.users", "ecommerce.notifications"],
 )
 
 
@@ -32,6 +33,13 @@ class Contact(msgspec.Struct, frozen=True):
     mail: str
     name: str
     phone: str
+
+
+class Agreed(msgspec.Struct, frozen=True):
+    """Whether somebody wants promotions, and the word by which they end."""
+
+    consent: bool
+    token: str = ""
 
 
 class Send(msgspec.Struct, frozen=True):
@@ -44,6 +52,7 @@ class Send(msgspec.Struct, frozen=True):
     status: Status | None = None
     step: str = ""
     promotion: Promote | None = None
+    letter: Letter | None = None
 
 
 @service.on("ecommerce/orders/{order}/status/{user}")
@@ -63,6 +72,13 @@ async def stuck(why: Stuck, context: Context) -> None:
     for channel in ("mail", "push"):
         one = Send("", "stuck", channel, context.variables["order"], step=why.step)
         _later(context, f"{context.event.id}-{channel}", one)
+
+
+@service.on("ecommerce/letters")
+async def given_up(letter: Letter, context: Context) -> None:
+    await context.transaction()
+    for channel in ("mail", "push"):
+        _later(context, f"{context.event.id}-{channel}", Send("", "letter", channel, letter=letter))
 
 
 @service.on("ecommerce/notifications/{message}/promote")
@@ -89,7 +105,7 @@ async def erased(gone: Nothing, context: Context) -> None:
 async def send(one: Send, context: Context) -> None:
     """At least once: the outside world has no transaction. A mail that goes twice has one Message-ID."""
     id = context.variables["message"]
-    outcome = await (_to_operator(one, id) if not one.user else _to_customer(one, id))
+    outcome = await (_to_operator(one, id) if not one.user else _to_customer(one, id, context))
     db, now = await context.transaction(), time.time_ns() // 1_000_000
     over = MESSAGES.c.at < now - limits.MESSAGES_KEPT * 1000
     old = MESSAGES.select().with_only_columns(MESSAGES.c.id).where(over).limit(limits.PURGE_PAGE)
@@ -98,18 +114,20 @@ async def send(one: Send, context: Context) -> None:
     await db.execute(MESSAGES.insert(), row)
 
 
-async def _to_customer(one: Send, id: str) -> Outcome:
+async def _to_customer(one: Send, id: str, context: Context) -> Outcome:
     known, unsubscribe = settings(), ""
     if one.promotion is not None:
         # Asked now, not when it was queued: in between, somebody may have changed their mind.
-        agreed = await ask("GET", f"/ecommerce/notifications/people/{one.user}/consent")
-        if not agreed.json().get("consent"):
+        agreed = await ask(context, "GET", f"/ecommerce/notifications/people/{one.user}/consent", returns=Agreed)
+        if not agreed.consent:
             return "no_consent"
-        unsubscribe = f"{known.origin}/ecommerce/notifications/unsubscribe/{agreed.json()['token']}"
-    found = await ask("GET", f"/accounts/users/people/{one.user}/contact")
-    if found.status_code == 404:
-        return "nobody"
-    to = msgspec.json.decode(found.content, type=Contact)
+        unsubscribe = f"{origin(context)}/ecommerce/notifications/unsubscribe/{agreed.token}"
+    try:
+        to = await ask(context, "GET", f"/accounts/users/people/{one.user}/contact", returns=Contact)
+    except TurnedDown as error:
+        if error.answered == 404:
+            return "nobody"
+        raise
     words = written(
         one.template, name=to.name, order=one.order, status=one.status, promotion=one.promotion, link=unsubscribe
     )
@@ -119,7 +137,7 @@ async def _to_customer(one: Send, id: str) -> Outcome:
 
 
 async def _to_operator(one: Send, id: str) -> Outcome:
-    known, words = settings(), written(one.template, order=one.order, step=one.step)
+    known, words = settings(), written(one.template, order=one.order, step=one.step, letter=one.letter)
     if one.channel == "push":
         return await push(urls(known.apprise_file), words[0], words[1])
     return await post(known, letter(known, known.operator_mail, id, words)) if known.operator_mail else "unset"

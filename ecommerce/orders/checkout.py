@@ -6,12 +6,21 @@ import time
 from typing import Any
 
 import msgspec
+from sqlalchemy import bindparam
 
 from ecommerce import limits
 from ecommerce.events import Authorize, Line, Nothing, Reserve, Shipped, Short, Status, Stuck, What
 from ecommerce.orders.rules import ENDS, TOLD, WHY, Standing, ends_as, follow, is_stuck
 from ecommerce.orders.tables import ORDERS
 from gateway.sql import Saga, Step, Transaction
+
+_CHANGED = ("status", "payment", "fulfilment", "changed", "ended")
+#: Made once: SQLAlchemy needs longer to make a statement than SQLite to run it.
+_LOCKED = ORDERS.select().where(ORDERS.c.id == bindparam("order")).with_for_update()
+_TURN_BACK = ORDERS.update().where(ORDERS.c.id == bindparam("order"), ORDERS.c.reason == "")
+_TURN_BACK = _TURN_BACK.values(reason=bindparam("why"), detail=bindparam("more"))
+_CHANGE = ORDERS.update().where(ORDERS.c.id == bindparam("order"))
+_CHANGE = _CHANGE.values({name: bindparam(f"new_{name}") for name in _CHANGED})
 
 
 class Basket(msgspec.Struct, frozen=True):
@@ -98,36 +107,34 @@ async def told(db: Transaction, turn: Saga.Turn) -> None:
     if reason := WHY.get((turn.step, turn.what)):
         await turn_back(db, turn.key, reason, ", ".join(turn.fact(Short).skus) if turn.what == "failed" else "")
     if what := TOLD.get((turn.step, turn.what)):
-        await change(db, turn.key, what, turn.fact(Shipped).tracking if what == "shipped" else "")
+        await change(db, row, what, turn.fact(Shipped).tracking if what == "shipped" else "")
 
 
 async def ended(db: Transaction, turn: Saga.Turn) -> None:
     row = await locked(db, turn.key)
-    await change(db, turn.key, "completed" if turn.phase == "completed" else ends_as(row.reason), row.detail)
+    await change(db, row, "completed" if turn.phase == "completed" else ends_as(row.reason), row.detail)
 
 
 async def locked(db: Transaction, order: str) -> Any:
-    return (await db.execute(ORDERS.select().where(ORDERS.c.id == order).with_for_update())).one()
+    return (await db.execute(_LOCKED, {"order": order})).one()
 
 
 async def turn_back(db: Transaction, order: str, reason: str, detail: str = "") -> None:
     """Note why an order turns back; the first reason stays."""
-    why = {"reason": reason, "detail": detail[:200]}
-    await db.execute(ORDERS.update().where(ORDERS.c.id == order, ORDERS.c.reason == "").values(why))
+    await db.execute(_TURN_BACK, {"order": order, "why": reason, "more": detail[:200]})
 
 
-async def change(db: Transaction, order: str, what: What, detail: str = "") -> bool:
-    """Move an order on by ``what``, and tell it; False where that leads nowhere."""
-    row = await locked(db, order)
+async def change(db: Transaction, row: Any, what: What, detail: str = "") -> bool:
+    """Move the order ``row``, as it was locked, on by ``what``, and tell it; False where that leads nowhere."""
     then = follow(Standing(row.status, row.payment, row.fulfilment), what)
     if then is None:
         return False
     now = time.time_ns() // 1_000_000
-    values = {"status": then.order, "payment": then.payment, "fulfilment": then.fulfilment, "changed": now}
-    if then.order in ENDS and row.ended is None:
-        values["ended"] = now
-    await db.execute(ORDERS.update().where(ORDERS.c.id == order).values(values))
-    tell(db, order, row.user, what, then, msgspec.json.decode(row.lines, type=tuple[Line, ...]), row.currency, detail)
+    ended = now if then.order in ENDS and row.ended is None else row.ended
+    values = (then.order, then.payment, then.fulfilment, now, ended)
+    changed = {f"new_{name}": value for name, value in zip(_CHANGED, values, strict=True)}
+    await db.execute(_CHANGE, {"order": row.id, **changed})
+    tell(db, row.id, row.user, what, then, msgspec.json.decode(row.lines, type=tuple[Line, ...]), row.currency, detail)
     return True
 
 

@@ -8,6 +8,7 @@ import time
 from typing import Annotated, Any
 
 import msgspec
+from sqlalchemy import bindparam, select
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -15,12 +16,15 @@ from starlette.routing import Route
 from ecommerce import limits
 from ecommerce.events import Line, Quantity, Sku
 from ecommerce.orders.checkout import Basket, checkout, tell, turn_back
-from ecommerce.orders.rules import Price, Standing, Wanted, priced
+from ecommerce.orders.rules import Fulfilment, Payment, Price, Standing, Wanted, priced
+from ecommerce.orders.rules import Order as Status
 from ecommerce.orders.tables import KEYS, ORDERS, PRICES
 from ecommerce.rows import insert_new
 from gateway import GatewayError
 from gateway.sql import Transaction, reading, transaction
-from gateway.web import NotAvailable, Principal, Refused, answer, body, principal
+from gateway.web import Listing, NotAvailable, Page, Principal, Refused, answer, operation, principal
+
+Key = Annotated[str, msgspec.Meta(min_length=1, max_length=limits.KEY_MOST, description="A new one for each order.")]
 
 
 class Item(msgspec.Struct, forbid_unknown_fields=True):
@@ -32,6 +36,40 @@ class NewOrder(msgspec.Struct, forbid_unknown_fields=True):
     lines: Annotated[list[Item], msgspec.Meta(min_length=1, max_length=limits.LINES_MOST)]
     #: What the acquirer gave for a card.
     method: Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
+
+
+class Placed(msgspec.Struct, frozen=True):
+    """An order that was taken; the total in minor units."""
+
+    order: str
+    status: Status
+    total: int
+    currency: str
+
+
+class Order(msgspec.Struct, frozen=True):
+    """An order as it stands; amounts in minor units, times in milliseconds since 1970."""
+
+    order: str
+    lines: tuple[Line, ...]
+    status: Status
+    payment: Payment
+    fulfilment: Fulfilment
+    #: A tracking number, the code of a decline, the articles that are short.
+    detail: str
+    total: int
+    currency: str
+    placed: int
+    changed: int
+    ended: int | None
+
+
+class Cancelling(msgspec.Struct, frozen=True):
+    order: str
+
+
+class Orders(Listing, frozen=True):
+    user: Annotated[str, msgspec.Meta(description="Whose, where an operator asks; by default everybody's.")] = ""
 
 
 class NotAnOrder(Refused):
@@ -52,34 +90,49 @@ class TooLate(GatewayError):
     code, status, whose = "conflict", 409, "caller"
 
 
-async def place(request: Request) -> Response:
-    """202 as soon as it is written down; nobody else is asked. The same key with the same order is the same order."""
-    who, new = principal(request, "user"), await body(request, NewOrder)
-    key = request.headers.get("idempotency-key", "")
-    if not 0 < len(key) <= limits.KEY_MOST:
-        raise Refused("an order needs an Idempotency-Key", f"send a new one of 1 to {limits.KEY_MOST} characters")
+#: Made once: SQLAlchemy needs longer to make a statement than SQLite to run it.
+_HERE = (KEYS.c.user == bindparam("of"), KEYS.c.key == bindparam("known"))
+_KNOWN = KEYS.select().where(*_HERE)
+_ANSWERED = KEYS.update().where(*_HERE).values(answer=bindparam("said"))
+_OLD = select(KEYS.c.at).where(KEYS.c.at < bindparam("before")).limit(limits.PURGE_PAGE)
+_FORGET = KEYS.delete().where(KEYS.c.at.in_(_OLD))
+_PRICES = PRICES.select().where(PRICES.c.sku.in_(bindparam("skus", expanding=True)))
+_INSERT = ORDERS.insert()
+
+
+@operation(
+    "Place an order.",
+    grants=["user"],
+    answers={202: Placed},
+    errors=[NotAnOrder, KeyReused],
+    headers={"Idempotency-Key": Key},
+    sends={"Location": "Where the order is to be looked at."},
+    description="202 as soon as it is written down. For a day, the same key with the same body is the same order.",
+)
+async def place(request: Request, body: NewOrder) -> Response:
+    who, key = principal(request), request.headers["idempotency-key"]
     asked, now = hashlib.sha256(await request.body()).hexdigest(), time.time_ns() // 1_000_000
     id = f"{now:011x}-{secrets.token_hex(8)}"
     async with transaction(request) as db:
         await _forget(db, now)
         # A second request with this key waits here until the first has its answer, and then reads it.
         row = {"user": who.name, "key": key, "asked": asked, "answer": b"", "at": now}
-        here = (KEYS.c.user == who.name, KEYS.c.key == key)
+        here = {"of": who.name, "known": key}
         if not await insert_new(db, KEYS, row):
-            known = (await db.execute(KEYS.select().where(*here))).one()
+            known = (await db.execute(_KNOWN, here)).one()
             if known.asked != asked:
                 raise KeyReused("this Idempotency-Key came with another order", "use a new one for each order")
             said = bytes(known.answer)
         else:
-            said = await _accept(db, id, who.name, new, now)
-            await db.execute(KEYS.update().where(*here).values(answer=said))
+            said = await _accept(db, id, who.name, body, now)
+            await db.execute(_ANSWERED, {**here, "said": said})
     order = msgspec.json.decode(said)["order"]
     return answer(msgspec.Raw(said), 202, {"location": f"/ecommerce/orders/{order}"})
 
 
 async def _accept(db: Transaction, id: str, user: str, new: NewOrder, now: int) -> bytes:
     skus = sorted({item.sku for item in new.lines})
-    rows = (await db.execute(PRICES.select().where(PRICES.c.sku.in_(skus)))).all()
+    rows = (await db.execute(_PRICES, {"skus": skus})).all()
     prices = {row.sku: Price(row.price, row.currency, row.sold) for row in rows}
     found = priced([Wanted(item.sku, item.quantity) for item in new.lines], prices)
     if isinstance(found, str):
@@ -88,51 +141,55 @@ async def _accept(db: Transaction, id: str, user: str, new: NewOrder, now: int) 
     start = Standing()
     row = {"id": id, "user": user, "lines": msgspec.json.encode(lines), "total": total, "currency": currency}
     row |= {"status": start.order, "payment": start.payment, "fulfilment": start.fulfilment}
-    await db.execute(ORDERS.insert(), {**row, "reason": "", "detail": "", "placed": now, "changed": now})
+    await db.execute(_INSERT, {**row, "reason": "", "detail": "", "placed": now, "changed": now})
     tell(db, id, user, "placed", start, lines, currency)
     await checkout.start(db, id, Basket(user, lines, total, currency, new.method))
     return msgspec.json.encode({"order": id, "status": start.order, "total": total, "currency": currency})
 
 
 async def _forget(db: Transaction, now: int) -> None:
-    old = KEYS.select().with_only_columns(KEYS.c.at).where(KEYS.c.at < now - limits.KEY_KEPT * 1000)
-    await db.execute(KEYS.delete().where(KEYS.c.at.in_(old.limit(limits.PURGE_PAGE))))
+    await db.execute(_FORGET, {"before": now - limits.KEY_KEPT * 1000})
 
 
-async def orders(request: Request) -> Response:
-    """A page of one's own orders, the newest first; ``?before=`` the last of the page before."""
-    who, query = principal(request, "user", "operator"), request.query_params
-    wanted = ORDERS.select().order_by(ORDERS.c.id.desc()).limit(limits.PAGE_MOST)
-    user = query.get("user", "") if who.kind == "operator" else who.name
+@operation("One's own orders, the newest first; an operator's are everybody's.", grants=["user", "operator"])
+async def orders(request: Request, query: Orders) -> Page[Order]:
+    who = principal(request)
+    wanted = ORDERS.select().order_by(ORDERS.c.id.desc()).limit(query.limit + 1)
+    user = query.user if who.kind == "operator" else who.name
     if user or who.kind == "user":
         wanted = wanted.where(ORDERS.c.user == user)
-    if before := query.get("before"):
-        wanted = wanted.where(ORDERS.c.id < before)
+    if query.after:
+        wanted = wanted.where(ORDERS.c.id < query.after)
     async with reading(request) as db:
         rows = (await db.execute(wanted)).all()
-    return answer(
-        {"orders": [_shown(row) for row in rows], "next": rows[-1].id if len(rows) == limits.PAGE_MOST else None}
-    )
+    return Page.of([_shown(row) for row in rows], query, lambda order: order.order)
 
 
-async def order(request: Request) -> Response:
-    who = principal(request, "user", "operator")
+@operation("An order.", grants=["user", "operator"], errors=[NotAvailable])
+async def order(request: Request) -> Order:
+    who = principal(request)
     async with reading(request) as db:
         row = (await db.execute(ORDERS.select().where(ORDERS.c.id == request.path_params["order"]))).first()
     _check_owner(who, row)
-    return answer(_shown(row))
+    return _shown(row)
 
 
-async def cancel(request: Request) -> Response:
-    """202: it turns back, and ends when all is undone. 409 once the goods are on their way out, or it has ended."""
-    who, id = principal(request, "user", "operator"), request.path_params["order"]
+@operation(
+    "Cancel an order.",
+    grants=["user", "operator"],
+    status=202,
+    errors=[NotAvailable, TooLate],
+    description="It turns back, and ends when all is undone. 409 once the goods are on their way out, or it has ended.",
+)
+async def cancel(request: Request) -> Cancelling:
+    who, id = principal(request), request.path_params["order"]
     async with transaction(request) as db:
         row = (await db.execute(ORDERS.select().where(ORDERS.c.id == id))).first()
         _check_owner(who, row)
         if not await checkout.cancel(db, id):
             raise TooLate("the order cannot be cancelled any more", "wait for it, and send it back")
         await turn_back(db, id, "cancelled")
-    return answer({"order": id}, 202)
+    return Cancelling(id)
 
 
 def _check_owner(who: Principal, row: Any) -> None:
@@ -141,10 +198,10 @@ def _check_owner(who: Principal, row: Any) -> None:
         raise NotAvailable("there is no such order of yours", "look at your list")
 
 
-def _shown(row: Any) -> dict[str, object]:
+def _shown(row: Any) -> Order:
     names = ("status", "payment", "fulfilment", "detail", "total", "currency", "placed", "changed", "ended")
     lines = msgspec.json.decode(row.lines, type=tuple[Line, ...])
-    return {"order": row.id, "lines": lines, **{name: getattr(row, name) for name in names}}
+    return Order(row.id, lines, *(getattr(row, name) for name in names))
 
 
 ROUTES = [

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ecommerce import limits
 from ecommerce.events import Article, Declined
-from ecommerce.orders.checkout import change, checkout, ended, told, turn_back
+from ecommerce.orders.checkout import change, checkout, ended, locked, told, turn_back
 from ecommerce.orders.routes import ROUTES
 from ecommerce.orders.tables import PRICES, TABLES
 from ecommerce.rows import insert_new
@@ -28,7 +28,7 @@ async def declined(why: Declined, context: Context) -> None:
     # The saga's row first, as everywhere: two transactions that lock the same rows lock them in the same order.
     waits = await (checkout.cancel(db, order) if why.final else checkout.extend(db, order, limits.PAY_WITHIN))
     if waits:
-        await change(db, order, "declined", why.code)
+        await change(db, await locked(db, order), "declined", why.code)
         if why.final:
             await turn_back(db, order, "declined", why.code)
 

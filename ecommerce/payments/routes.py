@@ -3,30 +3,29 @@
 from __future__ import annotations
 
 import time
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 from starlette.requests import Request
-from starlette.responses import Response
 from starlette.routing import Route
 
 from ecommerce import limits
-from ecommerce.payments.rules import fault
+from ecommerce.payments.rules import Payment, fault
 from ecommerce.payments.steps import locked, step
 from ecommerce.payments.tables import PAYMENTS, WEBHOOKS
 from ecommerce.rows import insert_new
 from ecommerce.settings import settings
 from gateway import GatewayError
 from gateway.sql import reading, transaction
-from gateway.web import NotAvailable, Principal, answer, body, principal
+from gateway.web import NotAvailable, Principal, operation, principal
 
 
 class Told(msgspec.Struct, frozen=True):
     """What a webhook of the acquirer says."""
 
-    id: Annotated[str, msgspec.Meta(max_length=80)]
+    id: Annotated[str, msgspec.Meta(max_length=80, pattern=r"^[^\x00]*$")]
     kind: Literal["approved", "declined"]
-    order: str
+    order: Annotated[str, msgspec.Meta(max_length=limits.ORDER_MOST, pattern=r"^[^\x00]*$")]
     attempt: int
     amount: int
     currency: str
@@ -35,6 +34,27 @@ class Told(msgspec.Struct, frozen=True):
 
 class AnotherCard(msgspec.Struct, forbid_unknown_fields=True):
     method: Annotated[str, msgspec.Meta(max_length=64)]
+
+
+class Heard(msgspec.Struct, frozen=True):
+    """Whether a webhook changed anything."""
+
+    changed: bool
+
+
+class Trying(msgspec.Struct, frozen=True):
+    order: str
+    attempt: int
+
+
+class Paying(msgspec.Struct, frozen=True):
+    """A payment as it stands; the amount in minor units."""
+
+    order: str
+    status: Payment
+    attempt: int
+    amount: int
+    currency: str
 
 
 class NotSigned(GatewayError):
@@ -55,12 +75,19 @@ class NotNow(GatewayError):
     code, status, whose = "conflict", 409, "caller"
 
 
-async def webhook(request: Request) -> Response:
-    """200 once it is kept; the same again, and what is over, are 200 too, or they would come for ever."""
-    data, now = await request.body(), time.time()
+@operation(
+    "Hear what the acquirer says.",
+    grants=["anyone"],
+    errors=[NotSigned, NotAvailable, NotTheAmount],
+    headers={
+        "Acquirer-Signature": "`t=SECONDS,v1=HEX`: HMAC-SHA256 of the seconds, a dot, and the body as it is sent."
+    },
+    description="200 once it is kept; the same again, and what is over, are 200 too, or they would come for ever.",
+)
+async def webhook(request: Request, body: Told) -> Heard:
+    told, data, now = body, await request.body(), time.time()
     if why := fault(settings().webhook_secret, data, request.headers.get("acquirer-signature", ""), now):
         raise NotSigned(f"the webhook is not believed: {why}", "sign it anew")
-    told = await body(request, Told)
     async with transaction(request) as db:
         over = WEBHOOKS.c.at < (int(now) - limits.WEBHOOK_KEPT) * 1000
         old = WEBHOOKS.select().with_only_columns(WEBHOOKS.c.id).where(over).limit(limits.PURGE_PAGE)
@@ -73,27 +100,33 @@ async def webhook(request: Request) -> Response:
             if told.kind == "approved" and (told.amount, told.currency) != (row.amount, row.currency):
                 raise NotTheAmount("the amount is not what was asked for", "see the charge")
             changed = await step(db, row, told.kind, code=told.code)
-    return answer({"changed": changed})
+    return Heard(changed)
 
 
-async def another_card(request: Request) -> Response:
-    """202: another try, after a decline that was not final."""
-    who, asked = principal(request, "user"), await body(request, AnotherCard)
+@operation(
+    "Try another card, after a decline that was not final.",
+    grants=["user"],
+    status=202,
+    errors=[NotAvailable, NotNow],
+)
+async def another_card(request: Request, body: AnotherCard) -> Trying:
+    who = principal(request)
     async with transaction(request) as db:
         row = await locked(db, request.path_params["order"])
         _check_owner(who, row.user if row else None)
-        if row.attempt >= limits.ATTEMPTS or not await step(db, row, "retry", method=asked.method):
+        if row.attempt >= limits.ATTEMPTS or not await step(db, row, "retry", method=body.method):
             raise NotNow(f"the payment is {row.status}", "see the order")
-    return answer({"order": row.order, "attempt": row.attempt + 1}, 202)
+    return Trying(row.order, row.attempt + 1)
 
 
-async def payment(request: Request) -> Response:
-    who = principal(request, "user", "operator")
+@operation("The payment of an order.", grants=["user", "operator"], errors=[NotAvailable])
+async def payment(request: Request) -> Paying:
+    who = principal(request)
     async with reading(request) as db:
-        row = (await db.execute(PAYMENTS.select().where(PAYMENTS.c.order == request.path_params["order"]))).first()
+        found = PAYMENTS.select().where(PAYMENTS.c.order == request.path_params["order"])
+        row: Any = (await db.execute(found)).first()
     _check_owner(who, row.user if row else None)
-    said = {name: getattr(row, name) for name in ("order", "status", "attempt", "amount", "currency")}
-    return answer(said)
+    return Paying(row.order, row.status, row.attempt, row.amount, row.currency)
 
 
 def _check_owner(who: Principal, user: str | None) -> None:

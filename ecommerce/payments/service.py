@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from ecommerce.asking import ask
 from ecommerce.events import Authorize, Nothing
 from ecommerce.payments.routes import ROUTES
 from ecommerce.payments.steps import Charge, locked, step
@@ -10,6 +9,7 @@ from ecommerce.payments.tables import PAYMENTS, TABLES
 from ecommerce.rows import insert_new
 from gateway import Context, Rejected, Service
 from gateway.sql import Database, Transaction
+from gateway.web import TurnedDown, ask
 
 service = Service(
     "payments",
@@ -17,6 +17,7 @@ service = Service(
     emits=[f"ecommerce/payments/{{order}}/{fact}" for fact in ("authorized", "declined", "voided", "captured")],
     delays=["ecommerce/payments/{order}/charge"],
     routes=ROUTES,
+    asks=["ecommerce.acquirer"],
 )
 
 
@@ -30,13 +31,13 @@ async def authorize(asked: Authorize, context: Context) -> None:
 @service.on("ecommerce/payments/{order}/charge")
 async def charge(asked: Charge, context: Context) -> None:
     """An event of its own: the payment is known before the acquirer speaks of it. Asked twice, it is charged once."""
-    await _acquirer(context.variables["order"], "charge", asked)
+    await _acquirer(context, "charge", asked)
 
 
 @service.on("ecommerce/payments/{order}/void")
 async def void(asked: Nothing, context: Context) -> None:
     order = context.variables["order"]
-    await _acquirer(order, "void", {})
+    await _acquirer(context, "void", {})
     db = await context.transaction()
     await _known(db, order, "", 0, "")
     await step(db, await locked(db, order), "void")
@@ -45,15 +46,16 @@ async def void(asked: Nothing, context: Context) -> None:
 @service.on("ecommerce/payments/{order}/capture")
 async def capture(asked: Nothing, context: Context) -> None:
     order = context.variables["order"]
-    await _acquirer(order, "capture", {})
+    await _acquirer(context, "capture", {})
     db = await context.transaction()
     await step(db, await locked(db, order), "capture")
 
 
-async def _acquirer(order: str, what: str, body: object) -> None:
-    said = await ask("POST", f"/ecommerce/acquirer/{order}/{what}", body)
-    if not said.is_success:
-        raise Rejected(f"the acquirer answered {said.status_code} to {what}")
+async def _acquirer(context: Context, what: str, body: object) -> None:
+    try:
+        await ask(context, "POST", f"/ecommerce/acquirer/{context.variables['order']}/{what}", body)
+    except TurnedDown as error:
+        raise Rejected(f"the acquirer answered {error.answered} to {what}") from None
 
 
 async def _known(db: Transaction, order: str, user: str, amount: int, currency: str) -> None:

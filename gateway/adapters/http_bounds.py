@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Callable
+from typing import Final
 from urllib.parse import unquote_to_bytes
 
 from starlette.requests import ClientDisconnect
@@ -27,6 +29,9 @@ class TooSlow(Unavailable):
     status = 504
 
 
+_LONG: Final = re.compile(rf"[0-9]{{{limits.JSON_DIGITS + 1}}}")
+
+
 def check_plain(path: bytes) -> None:
     """Raise :class:`BadPath` unless everybody who reads the percent-encoded ``path`` finds the same levels in it."""
     try:
@@ -37,6 +42,9 @@ def check_plain(path: bytes) -> None:
         raise BadPath("the path has a control character", "use printable characters")
     if "\\" in text or text.count("/") != path.count(b"/"):
         raise BadPath("the path has an encoded slash, or a backslash", "write / between levels, and within none")
+    if _LONG.search(text):
+        # A route of `{n:int}` would fail over it: Python reads no number of more than 4,300 digits.
+        raise BadPath(f"the path has a number of more than {limits.JSON_DIGITS} digits", "write a smaller one")
     first, *levels = text.split("/")
     if first or not levels or not {"", ".", ".."}.isdisjoint(levels[:-1]) or levels[-1] in (".", ".."):
         raise BadPath("the path has an empty level, or . or ..", "write the path that you mean")

@@ -63,7 +63,7 @@ def principal(request: Request, *grants: str) -> Principal:
     who: Principal = request.state.principal
     if who == ANONYMOUS:
         raise BadToken("a token is needed", "send Authorization: Bearer TOKEN")
-    if grants and not may(who, grants, request.path_params):
+    if grants and not may(who, grants, {name: str(value) for name, value in request.path_params.items()}):
         raise Denied(f"{who} may not do this", f"it takes {' or '.join(grants)}")
     return who
 
@@ -92,7 +92,9 @@ def operation(
     status: int = 200,
     errors: Sequence[type[GatewayError]] = (),
     answers: Mapping[int, Any] | None = None,
-    headers: Mapping[str, str] | None = None,
+    headers: Mapping[str, Any] | None = None,
+    sends: Mapping[str, str] | None = None,
+    media: str = JSON,
     description: str = "",
 ) -> Callable[[Callable[..., Awaitable[object]]], Endpoint]:
     """Make a route of ``async def name(request, body: Type, query: Struct) -> Type``; the last two where it wants them.
@@ -101,12 +103,27 @@ def operation(
     by :func:`query`. What it returns is answered as JSON with ``status``, None without a body (204 by default); a
     Response as it is, and then ``answers`` may tell its type by status. ``grants`` as of `principal`, looked at before
     anything else; by default whoever has a token, ``["anyone"]``: nobody needs one. ``errors``: what it may raise
-    beside what any route does. ``headers``: of the request, each with a sentence.
+    beside what any route does. ``headers``: of the request, each with a sentence; one with a type, such as
+    ``Annotated[str, Meta(max_length=128)]``, must be there and be of it, else 400. ``sends``: headers of the answers.
+    ``media``: what the answers are, where that is no JSON.
 
     ``/openapi.json`` tells all of it. Raises :class:`Misconfigured`; also later, when a process serves the route or
     writes the document, for types that do not exist and grants that name no part of the path.
     """
-    told = _Told(summary, description, tuple(grants), status, tuple(errors), dict(answers or {}), dict(headers or {}))
+    said = {name: about for name, about in (headers or {}).items() if isinstance(about, str)}
+    must = {name: type for name, type in (headers or {}).items() if name not in said}
+    told = _Told(
+        summary,
+        description,
+        tuple(grants),
+        status,
+        tuple(errors),
+        dict(answers or {}),
+        said,
+        must,
+        dict(sends or {}),
+        media,
+    )
 
     def take(call: Callable[..., Awaitable[object]]) -> Endpoint:
         shape = _Shape(call, told)
@@ -115,6 +132,8 @@ def operation(
         async def endpoint(request: Request) -> Response:
             if "anyone" not in told.grants:
                 principal(request, *told.grants)
+            for name, type in told.must.items():
+                _check_header(request, name, type)
             given: dict[str, object] = {}
             if "query" in shape.takes:
                 given["query"] = query(request, shape.takes["query"])
@@ -132,6 +151,13 @@ def operation(
     return take
 
 
+def _check_header(request: Request, name: str, type: Any) -> None:
+    try:
+        msgspec.convert(request.headers.get(name), type, strict=False)
+    except msgspec.ValidationError as error:
+        raise Refused(f"the header {name} is missing, or not what this route takes: {error}", "mend it") from None
+
+
 class _Told(msgspec.Struct, frozen=True):
     summary: str
     description: str
@@ -140,6 +166,9 @@ class _Told(msgspec.Struct, frozen=True):
     errors: tuple[type[GatewayError], ...]
     answers: dict[int, Any]
     headers: dict[str, str]
+    must: dict[str, Any]
+    sends: dict[str, str]
+    media: str
 
 
 class _Shape:
@@ -199,11 +228,16 @@ class _Shape:
             parameters=(
                 *one.parameters,
                 *(Parameter(name, "header", about) for name, about in self.told.headers.items()),
+                *(Parameter(name, "header", type=type, required=True) for name, type in self.told.must.items()),
             ),
             query=self.takes.get("query"),
             body={} if wanted is None else {"application/octet-stream" if wanted is bytes else JSON: wanted},
             answers={
-                status: Answer(HTTPStatus(status).phrase, {} if type in (None, NoneType) else {JSON: type})
+                status: Answer(
+                    HTTPStatus(status).phrase,
+                    {} if type in (None, NoneType) else {self.told.media: type},
+                    self.told.sends,
+                )
                 for status, type in types.items()
             },
             errors=tuple(errors),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any, Generic, TypeVar
 
@@ -44,8 +45,13 @@ def query(request: Request, type: type[Q]) -> Q:
     for name, value in request.query_params.multi_items():
         if name in given:
             raise Refused(f"the query has {name[:40]!r} twice", "say it once")
+        if "\0" in value:  # no text to PostgreSQL, and to nobody else of use
+            raise Refused(f"the query has a NUL in {name[:40]!r}", "leave it out")
         given[name] = value
     try:
-        return msgspec.convert(given, type, strict=False)
+        found = msgspec.convert(given, type, strict=False)
     except msgspec.ValidationError as error:
         raise Refused(f"the query is not what this route takes: {error}", "see /openapi.json") from None
+    if any(isinstance(value, float) and not math.isfinite(value) for value in msgspec.structs.astuple(found)):
+        raise Refused("the query has a number that is none", "write digits")  # NaN lies within every bound
+    return found

@@ -2,21 +2,68 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.registry import Collector
 
+from gateway import limits
+from gateway.adapters.log import Counters
 from gateway.store import SagaCount
 
 #: Seconds from the door an event came through to the write to its watchers.
 _LATENCY = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 5.0)
 
+_Family = CounterMetricFamily | GaugeMetricFamily
+#: Labels and value, for each series of a metric.
+Read = Callable[[], Iterable[tuple[Sequence[str], float]]]
+
+
+class _Read(Collector):
+    """A metric that others count; read when asked."""
+
+    def __init__(self, family: type[_Family], name: str, help: str, labels: Sequence[str], read: Read) -> None:
+        self._family, self._about, self._labels, self._read = family, (name, help), labels, read
+
+    def collect(self) -> Iterator[_Family]:
+        family = self._family(*self._about, labels=self._labels)
+        for labels, value in self._read():
+            family.add_metric(labels, value)
+        yield family
+
 
 class Metrics:
     """A process's registry. What others count already is read when asked, not counted twice."""
 
-    def __init__(self) -> None:
+    def __init__(self, log: Counters) -> None:
         self.registry = CollectorRegistry()
+        self._delay = Histogram(
+            "gateway_loop_delay_seconds",
+            "How much later than asked the event loop did something",
+            buckets=_LATENCY,
+            registry=self.registry,
+        )
+        self.counter("gateway_log_reconnects", "Connections to the log server that ended", lambda: log.reconnects)
+        self.counter("gateway_log_corrupt", "Entries that are damaged, or not ours, when read", lambda: log.corrupt)
+        self.counter("gateway_log_epoch_changes", "Histories that began anew", lambda: log.epoch_changes)
+
+    async def watch_loop(self) -> None:
+        """Look how late the event loop is, until cancelled."""
+        loop = asyncio.get_running_loop()
+        while True:
+            due = loop.time() + limits.LOOP_LOOKED_AT_EVERY
+            await asyncio.sleep(limits.LOOP_LOOKED_AT_EVERY)
+            self._delay.observe(max(0.0, loop.time() - due))
+
+    def counter(self, name: str, help: str, read: Callable[[], float]) -> None:
+        """Export what ``read`` counted since the process began, as ``name_total``."""
+        self.registry.register(_Read(CounterMetricFamily, name, help, (), lambda: [((), read())]))
+
+    def gauges(self, name: str, help: str, labels: Sequence[str], read: Read) -> None:
+        """Export what ``read`` returns at the moment of the scrape, by ``labels``."""
+        self.registry.register(_Read(GaugeMetricFamily, name, help, labels, read))
 
     def gauge(self, name: str, help: str, read: Callable[[], float]) -> None:
         """Export what ``read`` returns at the moment of the scrape."""
@@ -30,12 +77,17 @@ class Metrics:
 class EdgeMetrics(Metrics):
     """The counters of one edge process."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, log: Counters) -> None:
+        super().__init__(log)
         to = self.registry
         self.refused = Counter("gateway_refused", "Requests refused, by error code", ["code"], registry=to)
         self.published = Counter("gateway_published", "Events published by clients of this edge", ["via"], registry=to)
-        self.resumes = Counter("gateway_resumes", "Clients that came back with a position", ["recovered"], registry=to)
+        self.published_bytes = Counter("gateway_published_bytes", "Their payloads", ["via"], registry=to)
+        self._resumes = Counter(
+            "gateway_resumes", "Who came back with a position, and why not", ["recovered", "reason"], registry=to
+        )
+        self.closes = Counter("gateway_closes", "WebSocket connections that ended", ["by", "code"], registry=to)
+        self.ping = Histogram("gateway_ping_seconds", "From a ping to its answer", buckets=_LATENCY, registry=to)
         self.slow_closes = Counter("gateway_slow_closes", "Clients closed because they did not read", registry=to)
         self.failures = Counter("gateway_failures", "Errors in our own code", registry=to)
         self.latency = Histogram(
@@ -45,18 +97,33 @@ class EdgeMetrics(Metrics):
             registry=to,
         )
 
+    def stored(self, via: str, size: int) -> None:
+        self.published.labels(via).inc()
+        self.published_bytes.labels(via).inc(size)
+
+    def resumed(self, why_not: str) -> None:
+        """``why_not`` is empty for who missed nothing."""
+        self._resumes.labels("no" if why_not else "yes", why_not).inc()
+
+    def closed(self, by: str, code: int) -> None:
+        """A client may close with any code: only those of RFC 6455, 7.4.1, and of its SDK become labels."""
+        known = by == "us" or 1000 <= code <= 1015 or code in (3000, 3001)
+        self.closes.labels(by, str(code) if known else "other").inc()
+
 
 class BridgeMetrics(Metrics):
     """The counters of one bridge process."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, log: Counters) -> None:
+        super().__init__(log)
         to = self.registry
         self.received = Counter("gateway_mqtt_received", "MQTT messages from the broker", registry=to)
+        self.received_bytes = Counter("gateway_mqtt_received_bytes", "Their payloads", registry=to)
         self.redelivered = Counter("gateway_mqtt_redelivered", "Of these, marked as sent before (DUP)", registry=to)
         self.appended = Counter("gateway_mqtt_appended", "MQTT messages that are in the log", registry=to)
         self.rejected = Counter("gateway_mqtt_rejected", "MQTT messages refused, by reason", ["reason"], registry=to)
         self.published = Counter("gateway_mqtt_published", "Events that the broker acknowledged", registry=to)
+        self.published_bytes = Counter("gateway_mqtt_published_bytes", "Their payloads", registry=to)
         self.unheard = Counter("gateway_mqtt_unheard", "Of these, without a subscriber (0x10)", registry=to)
         self.buried = Counter("gateway_mqtt_buried", "Events the broker refused", ["reason"], registry=to)
         self.active = Gauge("gateway_bridge_active", "1: it serves the broker; 0: it stands by", registry=to)
@@ -78,8 +145,8 @@ class BridgeMetrics(Metrics):
 class WorkerMetrics(Metrics):
     """The counters of one worker; the service is its only label."""
 
-    def __init__(self, service: str) -> None:
-        super().__init__()
+    def __init__(self, service: str, log: Counters) -> None:
+        super().__init__(log)
         self._service = service
         to, labels = self.registry, ["service"]
         seconds = Histogram("gateway_handler_seconds", "One delivery", labels, buckets=_LATENCY, registry=to)
@@ -115,6 +182,11 @@ class WorkerMetrics(Metrics):
 
     def dead(self, reason: str) -> None:
         self._dead.labels(self._service, reason).inc()
+
+    def counted(self, name: str, help: str, read: Callable[[], float]) -> None:
+        """Export what ``read`` counted since the process began, for this service, as ``name_total``."""
+        one = [self._service]
+        self.registry.register(_Read(CounterMetricFamily, name, help, ["service"], lambda: [(one, read())]))
 
     def of_service(self, name: str, help: str, read: Callable[[], float]) -> None:
         """Export what ``read`` returns at the moment of the scrape, for this service."""

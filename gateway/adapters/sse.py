@@ -32,11 +32,13 @@ def notice(name: str, data: bytes, cursor: str = "") -> bytes:
 class Stream:
     """One SSE client: fan-out offers, the HTTP response takes. It ends when it is too slow or must come back."""
 
-    def __init__(self, leave: Callable[[Stream], None]) -> None:
+    def __init__(self, leave: Callable[[Stream], object]) -> None:
         self._leave = leave
         self._queue = SendQueue()
         self._filled = asyncio.Event()
         self._over = False
+        #: It ended because its reader did not read.
+        self.slow = False
 
     @property
     def queue(self) -> Stream:
@@ -54,6 +56,7 @@ class Stream:
 
     def too_slow(self) -> None:
         # It may never read again: whoever waits for its socket must hold neither frames nor a place in fan-out.
+        self.slow = True
         self._leave(self)
         self._queue.take()
         self.finish()

@@ -42,13 +42,16 @@ class Client(Protocol):
 
 #: Answers a handshake: with a client, or with the refusal to send.
 Welcome = Callable[["Connection", handshake.Request], Client | handshake.Refused]
+#: Told how a client's connection ended: by ``us`` or by the ``client``, and the code (RFC 6455, 7.1.5).
+Ended = Callable[[str, int], None]
 
 
 class Turn:
     """The connections with something to write in this turn of the loop; each is written once, at its end."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, ended: Ended) -> None:
         self._loop = loop
+        self.ended = ended
         self._waiting: list[Connection] = []
         #: What all of these are to have, behind what each has waiting. No step but the write is taken for one of them.
         self._shared: tuple[list[Connection], bytes] | None = None
@@ -155,7 +158,7 @@ class Connection(asyncio.Protocol):
             elif message.opcode == frame.PING:
                 self.send(frame.pong(message.payload))
             elif message.opcode == frame.CLOSE:
-                self._end(frame.encode(frame.CLOSE, message.payload[:2]))
+                self._end(frame.encode(frame.CLOSE, message.payload[:2]), "client", _code(message.payload))
             elif message.opcode == frame.BINARY:
                 self._client.received_binary(message.payload)
             if self.gone:
@@ -172,6 +175,8 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._clients.discard(self)
+        if self._client is not None and not self._closing:
+            self._turn.ended("client", 1006)
         self._stop()
         self._transport = None
         client, self._client = self._client, None
@@ -202,6 +207,9 @@ class Connection(asyncio.Protocol):
 
     def send(self, data: bytes) -> None:
         """Send whole frames to this client; one too slow for them is given up."""
+        if self.offer(data):
+            return
+        self.flush()  # what came at once is not slow before its socket has refused it
         if not self.offer(data) and self._client is not None:
             self._client.too_slow()
 
@@ -278,12 +286,14 @@ class Connection(asyncio.Protocol):
 
     def close(self, why: Close) -> None:
         """Say why, and hang up. SDKs decide by the code whether they come back."""
-        self._end(frame.close(why.code, why.reason))
+        self._end(frame.close(why.code, why.reason), "us", why.code)
 
-    def _end(self, goodbye: bytes) -> None:
+    def _end(self, goodbye: bytes, by: str, code: int) -> None:
         transport = self._transport
         if self._closing or transport is None:
             return
+        if self._client is not None:
+            self._turn.ended(by, code)
         self._turn.settle()
         last = self._take() + goodbye
         self._stop()
@@ -305,9 +315,15 @@ class Connection(asyncio.Protocol):
         self._client = answer
 
 
-def protocol(welcome: Welcome, loop: asyncio.AbstractEventLoop) -> Callable[..., asyncio.Protocol]:
+def _code(payload: bytes) -> int:
+    return int.from_bytes(payload[:2], "big") or 1005
+
+
+def protocol(
+    welcome: Welcome, loop: asyncio.AbstractEventLoop, ended: Ended = lambda by, code: None
+) -> Callable[..., asyncio.Protocol]:
     """Return what ``uvicorn.Config(ws=…)`` takes: a factory of connections that ``welcome`` answers."""
-    turn = Turn(loop)
+    turn = Turn(loop, ended)
 
     def make(*, config: Config, server_state: ServerState, app_state: dict[str, Any]) -> asyncio.Protocol:
         return Connection(welcome, turn, cast("set[Any]", server_state.connections))

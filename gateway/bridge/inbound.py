@@ -125,6 +125,7 @@ class Inbound:
         if self._stopping:
             return  # not acknowledged: it comes again
         self.metrics.received.inc(len(messages))
+        self.metrics.received_bytes.inc(sum(len(message.payload) for message in messages))
         now = time.time()
         for message in messages:
             if not message.packet_id and self._unheld >= limits.MQTT_QOS0_WAITING:

@@ -298,6 +298,7 @@ class Outbound:
             reason, error = "refused_by_broker", f"the broker answered PUBACK 0x{code:02x}{remedy}"
         if not reason:
             self._by.metrics.published.inc()
+            self._by.metrics.published_bytes.inc(len(flight.record.event.data))
             self._by.metrics.unheard.inc(code == _UNHEARD)
             return
         self._by.metrics.buried.labels(reason).inc()

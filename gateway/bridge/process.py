@@ -55,7 +55,7 @@ class Bridge:
     ) -> None:
         """``inbound``, ``outbound`` and ``term``: tests break them on purpose."""
         self.log = log
-        self.metrics = BridgeMetrics()
+        self.metrics = BridgeMetrics(log.counters)
         self._declared = declared
         self._options = options
         self._inbound, self._outbound, self._term = inbound, outbound, term
@@ -146,6 +146,7 @@ class Bridge:
         """
         async with asyncio.TaskGroup() as group:
             log = group.create_task(self.log.run(), name="log")
+            delay = group.create_task(self.metrics.watch_loop(), name="loop-delay")
             while (lease := await self._stand_by(stop)) is not None:
                 try:
                     await self._serve(self._term(lease), stop)
@@ -156,6 +157,7 @@ class Bridge:
                     self.client = self.inbound = self._serving = self._course = None
                     self._ways, self._sending = [], []
                     self._down = "not connected to the broker yet"
+            delay.cancel()
             log.cancel()
 
     async def _stand_by(self, stop: asyncio.Event) -> BridgeLease | None:

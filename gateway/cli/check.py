@@ -76,6 +76,14 @@ def _services(found: Configuration) -> list[Finding]:
             said.append(f"{len(service.routes)} routes {where}")
         elif table.url:
             said.append(f"a url, {table.url}, and no routes")
+        if service.asks:
+            known = found.settings.gateway.origin or "no gateway.origin outside of `gateway up`"
+            said.append(f"asks {', '.join(service.asks)} at {known}")
+            findings += [
+                Finding("warning", f"service {group!r} asks {one!r}, which no application here has")
+                for one in service.asks
+                if one not in found.services
+            ]
         try:
             check_routes(service, group)
         except GatewayError as error:

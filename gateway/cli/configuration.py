@@ -19,14 +19,14 @@ from gateway.adapters.device_rights import unreadable, unwritable
 from gateway.adapters.http_operation import operations as routed
 from gateway.adapters.http_problem import Problem
 from gateway.adapters.log import AppLog
-from gateway.app import declare, decoders, mapping, participants, promises, services
+from gateway.app import declare, decoders, mapping, participants, promises, services, trusting
 from gateway.core.asyncapi import AsyncApi
 from gateway.core.declared import Declared
 from gateway.core.ingest import Decode
 from gateway.core.mapping import TopicMap
 from gateway.core.openapi import OpenApi
 from gateway.edge.operations import operations
-from gateway.errors import Misconfigured
+from gateway.errors import GatewayError, Misconfigured
 from gateway.settings import Settings, load
 from gateway.tables import nearest
 from gateway.up import running
@@ -106,7 +106,7 @@ def gather(config: Path | None, environment: Mapping[str, str] | None = None) ->
     env = {n: value for n, value in (environment or os.environ).items() if n not in VARIABLES}
     settings = load(str(path) if path is not None else None, env)
     apps = [_app(name, path.parent if path is not None else Path()) for name in settings.gateway.apps]
-    declared = declare(settings, apps)
+    settings, declared = trusting(settings, apps), declare(settings, apps)
     return Configuration(
         settings=settings,
         declared=declared,
@@ -139,7 +139,9 @@ def _app(name: str, folder: Path) -> App:
         sys.path.insert(0, str(folder.resolve()))
     try:
         found = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
+    except GatewayError:
+        raise
+    except Exception as error:  # others' code; and a running process, which reads it again, must not end by it
         raise Misconfigured(f"gateway.apps: {name} cannot be imported: {error}", "write module:attribute") from error
     if not isinstance(found, App):
         raise Misconfigured(f"gateway.apps: {name} is no App", "name an attribute that is a gateway.App")

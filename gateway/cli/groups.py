@@ -122,11 +122,7 @@ async def place(log: Log, partition: Partition, since: str) -> Start | int:
 async def _states(found: Configuration) -> list[GroupState]:
     log = await open_to_read(found)
     try:
-        return [
-            await log.groups.ask(partition, group)
-            for partition in log.partitions()
-            for group in await log.groups.names(partition)
-        ]
+        return await log.groups.states(log.partitions())
     finally:
         await log.close()
 
@@ -137,7 +133,7 @@ def _change(found: Configuration, group: str, change: Change) -> None:
     async def all_of_it() -> None:
         log = await open_to_read(found)
         try:
-            begun = [partition for partition in log.partitions() if group in await log.groups.names(partition)]
+            begun = await log.groups.begun(log.partitions(), group)
             if not begun:
                 raise NotAvailable(f"no group {group!r} has begun", "see: gateway groups")
             for partition in begun:

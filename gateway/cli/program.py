@@ -18,6 +18,7 @@ from gateway.cli.doctor import run as doctor
 from gateway.cli.edge import run as edge
 from gateway.cli.explain import run as explain
 from gateway.cli.groups import application as groups
+from gateway.cli.metrics import application as metrics
 from gateway.cli.migrate import run as migrate
 from gateway.cli.pub import run as pub
 from gateway.cli.reload import run as reload
@@ -62,14 +63,14 @@ COMMANDS: dict[str, Callable[..., None]] = {
 }
 for name, command in COMMANDS.items():
     application.command(name)(command)
-application.add_typer(groups, name="groups")
-application.add_typer(dead, name="dead")
-application.add_typer(device_credentials, name="device-credentials")
+GROUPS = {"groups": groups, "dead": dead, "device-credentials": device_credentials, "metrics": metrics}
+for name, group in GROUPS.items():
+    application.add_typer(group, name=name)
 
 
 def _know_applications(words: list[str]) -> None:
     """Add the commands of applications where one may be meant: for our own, no application is imported twice."""
-    if not words or words[0].startswith("-") or words[0] in (*COMMANDS, "groups", "dead", "device-credentials"):
+    if not words or words[0].startswith("-") or words[0] in (*COMMANDS, *GROUPS):
         return
     config = os.environ.get("GATEWAY_CONFIG")
     for app, commands in gather(Path(config) if config else None).commands.items():

@@ -40,8 +40,8 @@ class Reload:
 
     def export(self, metrics: Metrics) -> None:
         """Tell in ``metrics`` whether the file is in force."""
-        metrics.gauge("gateway_configuration_loads", "Configurations taken in while it runs", lambda: self.loads)
-        metrics.gauge("gateway_configuration_refusals", "Configurations refused while it runs", lambda: self.refusals)
+        metrics.counter("gateway_configuration_loads", "Configurations taken in while it runs", lambda: self.loads)
+        metrics.counter("gateway_configuration_refusals", "Configurations refused while it runs", lambda: self.refusals)
         metrics.gauge("gateway_configuration_refused", "1: the newest was refused", lambda: float(bool(self.why)))
 
     @asynccontextmanager
@@ -63,6 +63,7 @@ class Reload:
             try:
                 new = self.read()
                 await log.adopt(new.logs, new.settings.gateway.partitions, new.keys)
+                self._opened(new)
                 did = await apply(new)
             except GatewayError as error:
                 self.refuse(error)
@@ -88,12 +89,15 @@ class Reload:
         """What was read is in force."""
         self.why = ""
         self.loads += 1
-        # A log that was opened stays open, with its promise, whether anything is declared for it or not.
-        logs = {log.app: log for log in (*new.logs, *self.found.logs)}
-        self.found = msgspec.structs.replace(
-            new, declared=self.found.declared, topic_map=self.found.topic_map, logs=tuple(logs.values())
-        )
+        self._opened(new)
+        old = self.found
+        self.found = msgspec.structs.replace(new, declared=old.declared, topic_map=old.topic_map, logs=old.logs)
         _audit.warning("SIGHUP: %s in force: %s%s", new.path or "no file", _size(new), did and f"; {did}")
+
+    def _opened(self, new: Configuration) -> None:
+        """A log that was opened stays open, with its promise, whether what is declared for it is in force or not."""
+        logs = {log.app: log for log in (*new.logs, *self.found.logs)}
+        self.found = msgspec.structs.replace(self.found, logs=tuple(logs.values()))
 
     def standing(self, own: str = "ok") -> str:
         """Return what /readyz says of a process that is ready and says ``own`` of itself."""

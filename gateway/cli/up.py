@@ -13,7 +13,7 @@ from contextlib import aclosing, suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 import msgspec
 import typer
@@ -29,6 +29,7 @@ from gateway.cli.shown import Closed, printable, put
 from gateway.cli.tail import events
 from gateway.core.access import Principal
 from gateway.errors import GatewayError, Misconfigured, Unavailable
+from gateway.settings import loopback
 from gateway.up import Running, Up, write_secret
 
 #: What a person publishes by hand is always shown; a first event must not seem to vanish.
@@ -85,7 +86,8 @@ def run(
 
 async def _up(reload: Reload, fleet: Path | None, ends: bool, stop: asyncio.Event) -> None:
     found = reload.found
-    up = Up(found.settings, found.declared, found.topic_map, found.path, _say, tuple(found.services))
+    asking = [group for group, service in found.services.items() if service.asks]
+    up = Up(found.settings, found.declared, found.topic_map, found.path, _say, tuple(found.services), asking)
     try:
         starting = asyncio.create_task(up.start(fleet), name="start")
         stopping = asyncio.create_task(stop.wait(), name="stop")
@@ -201,6 +203,7 @@ def _welcome(found: Configuration, running: Running, user_token: Path, demo: boo
         _say(f"             devices' accounts are in {user_token.with_name('mqtt') / 'devices.json'}")
     for name, at in running.health.items():
         _say(f"  health     {name}: {at}/readyz")
+    _say(f"  console    {console(running.edge, user_token.with_name('operator.token'), sys.stdout.isatty())}")
     _say(f"  user       {user_token.read_text().strip()}")
     _say(f"             kept in {user_token}; an operator's is in {user_token.with_name('operator.token')}")
     _say("")
@@ -208,6 +211,16 @@ def _welcome(found: Configuration, running: Running, user_token: Path, demo: boo
     for command in commands:
         _say(f"  {command}")
     _say("")
+
+
+def console(edge: str, token: Path, terminal: bool) -> str:
+    """Return what opens the console: with the operator's ``token`` where a person of this machine alone reads it.
+
+    Behind ``#`` it is sent to nobody, and the page takes it out of the address; a log file gets no operator's token.
+    """
+    address = f"{edge}/console/"
+    alone = terminal and loopback(urlsplit(edge).hostname or "")
+    return f"{address}#token={token.read_text().strip()}" if alone else address
 
 
 def _tokens(found: Configuration, data: Path) -> Path:

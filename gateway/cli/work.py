@@ -10,6 +10,7 @@ import msgspec
 import typer
 
 from gateway.adapters import http_service
+from gateway.adapters.http_asking import configured
 from gateway.adapters.http_service import Hosted, application
 from gateway.adapters.tokens import Verifier
 from gateway.cli.configuration import Config, Configuration, gather, known_service
@@ -79,6 +80,7 @@ async def _work(
     probe, hosted = Probe(waiting), Hosted(group)
     # Before the address is open: who has no routes needs no secret, and who has some needs a good one.
     verifier = Verifier(found.settings) if service.routes else None
+    asking = configured(group, service.asks, found.settings.gateway.origin, found.settings.key_file(group))
     async with probed(probe, *at, hosted if service.routes else None):
         log = await open_log(found, stop, waiting)
         if log is None:
@@ -88,7 +90,9 @@ async def _work(
             if store is None and service.database is not None:
                 return  # it was told to end before its database came
             strays = f"{found.settings.gateway.name}.0"
-            worker = Worker(log, found.declared, group, service, name=name, guard=True, store=store, strays=strays)
+            worker = Worker(
+                log, found.declared, group, service, name=name, guard=True, store=store, strays=strays, asking=asking
+            )
             if beside is not None:
                 worker.stand_beside(beside.group, lambda partition: place(log, partition, beside.since))
             if verifier is not None:

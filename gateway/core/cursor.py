@@ -20,7 +20,10 @@ def render(positions: Mapping[Partition, Position]) -> str:
 
 
 def parse(text: str, partitions: frozenset[Partition]) -> dict[Partition, Position]:
-    """Return the positions in ``text``; raises :class:`Refused` where it is no cursor for these ``partitions``."""
+    """Return the positions in ``text`` that are of ``partitions``; raises :class:`Refused` for no cursor, and for none.
+
+    The filter may meet less by now than when it was given, and a browser that is refused does not come back.
+    """
     remedy = "send a Last-Event-ID that this stream gave, or none"
     if len(text) > limits.CURSOR_BYTES:
         raise Refused("the cursor is too long", remedy)
@@ -29,7 +32,10 @@ def parse(text: str, partitions: frozenset[Partition]) -> dict[Partition, Positi
         partition, _, at = part.rpartition(":")
         epoch, _, offset = at.partition("-")
         position = parse_position(epoch, int(offset)) if offset.isascii() and offset.isdigit() else None
-        if position is None or partition in positions or partition not in partitions:
+        if position is None or partition in positions:
             raise Refused(f"{part[:60]!r} is no position of this stream", remedy)
         positions[partition] = position
-    return positions
+    known = {partition: position for partition, position in positions.items() if partition in partitions}
+    if not known:
+        raise Refused(f"{text[:60]!r} is no position of this stream", remedy)
+    return known

@@ -64,8 +64,8 @@ class Fanout:
         self._reached: list[dict[Queue, Sink]] = []
         #: Frames made so far: events x (filters x codecs) that wanted them, whatever the number of clients.
         self.encoded = 0
-        #: Frames taken by queues so far.
-        self.offered = 0
+        #: Frames taken by queues so far, and their bytes.
+        self.offered = self.offered_bytes = 0
 
     def join(self, filter: str, partitions: frozenset[Partition], codec: str, encode: Encode, sink: Sink) -> None:
         """Let ``sink`` have everything that passes ``filter`` from now on."""
@@ -73,20 +73,23 @@ class Fanout:
         if interest is None:
             interest = self._interests[filter] = Interest(filter, partitions)
             self._router.add(filter, interest)
-        interest.encoders.setdefault(codec, encode)
+        # Who joined before a change of declarations may stand elsewhere, and has not left yet.
+        interest.partitions |= partitions
+        interest.encoders[codec] = encode
         interest.sinks.setdefault(codec, {})[sink.queue] = sink
 
-    def leave(self, filter: str, codec: str, sink: Sink) -> None:
-        """Let ``sink`` have no more of ``filter``. A filter that nobody wants is forgotten."""
+    def leave(self, filter: str, codec: str, sink: Sink) -> bool:
+        """Let ``sink`` have no more of ``filter``, and say whether it had. A filter that nobody wants is forgotten."""
         interest = self._interests.get(filter)
         sinks = interest.sinks.get(codec) if interest else None
         if interest is None or sinks is None or sinks.pop(sink.queue, None) is None:
-            return
+            return False
         if not sinks:
             del interest.sinks[codec], interest.encoders[codec]
         if not interest.sinks:
             del self._interests[filter]
             self._router.remove(filter)
+        return True
 
     def of(self, partition: Partition) -> list[Interest]:
         """Return the interests that ``partition`` may serve."""
@@ -117,6 +120,7 @@ class Fanout:
                 self._reached.append(sinks)
                 self.encoded += len(frames)
                 self.offered += len(frames) * len(sinks)
+                self.offered_bytes += len(block) * len(sinks)
                 queues = list(sinks)
                 queues[0].share(queues, block)
 

@@ -182,7 +182,7 @@ def _parameters(one: Operation, schema: Schema) -> Iterator[dict[str, Any]]:
         yield made | ({"description": parameter.about} if parameter.about else {})
     for field in msgspec.structs.fields(one.query) if one.query is not None else ():
         type = schema(field.type)
-        if not field.required and field.default:
+        if not field.required and field.default and field.default not in (msgspec.NODEFAULT, msgspec.UNSET):
             type = {**type, "default": field.default}
         yield {"name": field.encode_name, "in": "query", "required": field.required, "schema": type}
 

@@ -83,6 +83,9 @@ class Client(Terms):
         self._received(data, wire_protobuf.NAME)
 
     def _received(self, message: bytes, form: str) -> None:
+        census = self._edge.census
+        census.received += 1
+        census.received_bytes += len(message)
         if form != self._codec.NAME:
             # Final: an SDK that speaks Protobuf without saying so would come back with the same for ever.
             self.connection.close(self._session.close(session.INAPPROPRIATE_PROTOCOL))
@@ -96,6 +99,7 @@ class Client(Terms):
             task.cancel()
         for channel in self._session.channels:
             self.detach(channel)
+        self._kind.connections -= 1
         self._session.close(session.NORMAL)
         self._gone(self)
 
@@ -106,6 +110,8 @@ class Client(Terms):
             case Reply(reply):
                 if reply:
                     self._say(reply)
+                else:
+                    self._ponged()
             case Close():
                 self.connection.close(step)
             case Authenticate():
@@ -146,6 +152,9 @@ class Client(Terms):
             return
         self._session.connected(grant.principal)
         self.grant = grant
+        self._kind.connections -= 1
+        self._kind = self._edge.census.kind("websocket", step.client)
+        self._kind.connections += 1
         self._timer.cancel()
         # The first ping at a random moment: clients that came back together must not be pinged together.
         self._later(limits.PING_EVERY * self._edge.random(), self._tick)

@@ -56,16 +56,21 @@ class Feed:
         #: Runs a task that the edge owns.
         self._spawn = spawn
         self._moved: list[tuple[int, asyncio.Future[None]]] = []
+        self._tail: Tail | None = None
 
     async def run(self) -> None:
         """Follow the tail until cancelled; a log server that goes away is waited for."""
-        tail = self._log.tail(self.partition)
+        tail = self._tail = self._log.tail(self.partition)
         try:
             await self._start(tail)
             async for batch in tail:
                 await self._take(batch, tail.position)
         finally:
             await tail.close()
+
+    def lag(self, now: float) -> float:
+        """Seconds since nothing of the partition was left to read, beside the time that a quiet read takes."""
+        return 0.0 if self._tail is None else max(0.0, now - self._tail.ended_at - limits.TAIL_BLOCK)
 
     async def _start(self, tail: Tail) -> None:
         records = None

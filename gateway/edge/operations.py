@@ -9,6 +9,7 @@ import msgspec
 
 from gateway import limits
 from gateway.adapters import http_api as api
+from gateway.adapters import http_groups as groups
 from gateway.adapters import http_letters as letters
 from gateway.adapters import http_rights as rights
 from gateway.adapters.http import Stored
@@ -97,7 +98,7 @@ class Commands(msgspec.Struct, frozen=True):
 def operations(*, anonymous: bool = False) -> tuple[Operation, ...]:
     """Return all of them; ``anonymous``: a token may be absent where topics are concerned."""
     anybody = (*KINDS, "anyone") if anonymous else KINDS
-    return (*_topics(anybody), *_rights(anybody), *_letters(), *_api(), *_documents(anybody), *_probes())
+    return (*_topics(anybody), *_rights(anybody), *_letters(), *_groups(), *_api(), *_documents(anybody), *_probes())
 
 
 def _topics(anybody: tuple[str, ...]) -> Iterator[Operation]:
@@ -258,6 +259,31 @@ def _letters() -> Iterator[Operation]:
         answers={200: Answer("It was given back.", {JSON: letters.Replayed})},
         errors=(*_TAKING, NoLetter, NoRoute, StillRefused, StorageFull),
     )
+
+
+def _groups() -> Iterator[Operation]:
+    yield Operation(
+        "groups",
+        "GET",
+        "/groups",
+        "services",
+        "How far each service is, partition by partition.",
+        _OPERATOR,
+        "`lag` is entries behind, `parked` are events that wait for another try. Who never began is not here.",
+        answers={200: Answer("All of them.", {JSON: groups.Standing})},
+        errors=_ASKED,
+    )
+    for verb, does in (("pause", "Let a service rest: what comes waits in the log"), ("resume", "Let a service go on")):
+        yield Operation(
+            f"{verb}_group",
+            "POST",
+            f"/groups/{{group}}/{verb}",
+            "services",
+            f"{does}.",
+            _OPERATOR,
+            answers={200: Answer("It is said to its workers.", {JSON: groups.Paused})},
+            errors=(*_ASKED, NotAvailable, NoRoute),
+        )
 
 
 def _api() -> Iterator[Operation]:

@@ -11,7 +11,17 @@ from contextlib import aclosing
 import msgspec
 
 from gateway import limits
-from gateway.adapters import http, http_api, http_document, http_letters, http_past, http_rights, websocket
+from gateway.adapters import (
+    http,
+    http_api,
+    http_document,
+    http_groups,
+    http_letters,
+    http_pages,
+    http_past,
+    http_rights,
+    websocket,
+)
 from gateway.adapters.http_forward import Forward
 from gateway.adapters.http_problem import Problem
 from gateway.adapters.identity import new_id
@@ -29,6 +39,8 @@ from gateway.edge import past
 from gateway.edge.api import Servers
 from gateway.edge.client import Client
 from gateway.edge.desk import Desk
+from gateway.edge.groups import Groups
+from gateway.edge.measures import export
 from gateway.edge.operations import operations
 from gateway.edge.redeciding import redecide
 from gateway.edge.revocations import Good, Held, revoke
@@ -80,13 +92,7 @@ class Edge(Shared):
         self._draining = False
         #: Where it listens, once it does.
         self.port = 0
-        gauge = self.metrics_of.gauge
-        gauge("gateway_connections", "WebSocket clients", lambda: len(self._clients))
-        gauge("gateway_filters", "Filters that somebody watches", lambda: len(self.fanout))
-        gauge("gateway_readers", "Partitions that this edge reads", lambda: len(self.readers))
-        gauge("gateway_encoded", "Frames made, once per filter and codec", lambda: self.fanout.encoded)
-        gauge("gateway_requests", "Requests that wait for a service's reply", lambda: len(self.requests))
-        gauge("gateway_offered", "Frames offered to clients", lambda: self.fanout.offered)
+        export(self)
 
     # --- the process ---
 
@@ -111,8 +117,8 @@ class Edge(Shared):
         self.port = sock.getsockname()[1]
         forward = Forward(self._services, self)
         server = http.server(
-            http.application(self, *self.routes, *forward.routes),
-            websocket.protocol(self._welcome, self.loop),
+            http.application(self, *self.routes, *forward.routes, *http_pages.routes()),
+            websocket.protocol(self._welcome, self.loop, self.metrics_of.closed),
             drain=limits.DRAIN_WITHIN,
             tls=tls,
             proxies=proxies,
@@ -125,6 +131,7 @@ class Edge(Shared):
             idle = group.create_task(self.readers.stop_idle(), name="idle-readers")
             present = group.create_task(self.presence.run(), name="presence")
             among = group.create_task(self._servers.run(), name="edges")
+            delay = group.create_task(self.metrics_of.watch_loop(), name="loop-delay")
             serving = group.create_task(server.serve([sock]), name="http")
             if ready is not None:
                 ready.set()
@@ -144,6 +151,7 @@ class Edge(Shared):
             idle.cancel()
             present.cancel()
             among.cancel()
+            delay.cancel()
             await self.presence.end()
             await self._servers.end()
             keys.cancel()
@@ -172,6 +180,7 @@ class Edge(Shared):
     def routes(self) -> http.Routes:
         """What is asked beside publishing, events and probes; ``edge/operations`` tells of all of them."""
         more = (*http_document.routes(self), *http_past.routes(self), *http_letters.routes(self.desk))
+        more += tuple(http_groups.routes(Groups(self.desk, self.log)))
         return [*more, *http_rights.routes(self), *http_api.routes(self)]
 
     # --- WebSocket clients ---
@@ -261,9 +270,13 @@ class Edge(Shared):
         last = functools.partial(self.last_values, met, filter)
         seconds = None if grant.expires is None else grant.expires - self.now()
         held = Held(grant, filter, generation)
-        return self._leaving(held, watch(self.log, self.fanout, filter, met, feeds, since, last, held, seconds))
+        stream = watch(self.log, self.fanout, filter, met, feeds, since, last, held, self.metrics_of, seconds)
+        return self._leaving(held, stream)
 
     async def _leaving(self, held: Held, stream: AsyncGenerator[bytes]) -> AsyncGenerator[bytes]:
+        kind = self.census.kind("sse", "")
+        kind.connections += 1
+        kind.subscriptions += 1
         self._held.add(held)  # here, for a stream that nobody reads (HEAD) is never begun and never left
         try:
             if not self.revocations.good(held.grant) or held.generation != self.declared.generation:
@@ -273,6 +286,8 @@ class Edge(Shared):
                     yield block
         finally:
             self._held.discard(held)
+            kind.connections -= 1
+            kind.subscriptions -= 1
 
     async def last_value(self, token: str, topic: str) -> Record:
         return await past.last_value(self, self.admit(token).principal, topic)

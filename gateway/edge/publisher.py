@@ -19,9 +19,11 @@ from gateway.errors import GatewayError, Refused, Unavailable
 class Publisher:
     """Publishes for principals; raises what ``core/declared`` and the log raise, and appends nothing then."""
 
-    def __init__(self, declared: Declared, log: Log, published: Callable[[str], None] = lambda via: None) -> None:
+    def __init__(
+        self, declared: Declared, log: Log, published: Callable[[str, int], None] = lambda via, size: None
+    ) -> None:
         self.declared = declared
-        #: Told of each event that was stored, by the door it came through.
+        #: Told of each event that was stored: the door it came through, and the bytes of its payload.
         self._published = published
         self._log = log
 
@@ -67,5 +69,5 @@ class Publisher:
             raise Unavailable("the log did not answer in time", "send it again with the same id") from None
         if isinstance(result, GatewayError):
             raise result
-        self._published(asked.via)
+        self._published(asked.via, len(data))
         return result

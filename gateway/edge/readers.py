@@ -38,6 +38,11 @@ class Readers:
     def __len__(self) -> int:
         return len(self._tasks)
 
+    def lag(self) -> float:
+        """Seconds by which the reader that is furthest behind is: see :meth:`Feed.lag`."""
+        now = asyncio.get_running_loop().time()
+        return max((feed.lag(now) for feed in self._feeds.values()), default=0.0)
+
     def feed(self, partition: Partition) -> Feed:
         """Return the feed of ``partition``; its reader starts with the first who asks."""
         feed = self._feeds.get(partition)

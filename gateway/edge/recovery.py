@@ -23,7 +23,7 @@ async def missed(log: Log, feed: Feed, filter: str, key: str, since: Position) -
         return None
     if feed.window.covers(since.offset):
         return feed.window.after(since.offset, filter)
-    found = None
+    epochs, found = feed.epochs, None
     alone = bool(key) and not feed.backlog.shared(since.offset)
     if alone:
         found = await _chain(log, feed, filter, key, since)
@@ -38,12 +38,20 @@ async def missed(log: Log, feed: Feed, filter: str, key: str, since: Position) -
     await _reached(feed, top)
     if not feed.epochs.continuous(since):
         return None
-    if not feed.window.covers(top):
+    # What was read of an epoch that ended may be what it lost, in the place of what the next one gave.
+    if feed.epochs is not epochs or not feed.window.covers(top):
         raise Unavailable("the log moves faster than it can be read back", "subscribe again", retry_after=1.0)
     once: dict[tuple[str, str], Record] = {}
     for record in older + feed.window.after(top, filter):
         once.setdefault((record.event.topic, record.event.id), record)
     return list(once.values())
+
+
+def why_gone(feed: Feed, since: Position | None) -> str:
+    """Return in a word why what came after ``since`` cannot be had: for the metrics."""
+    if since is None:
+        return "unknown_position"
+    return "not_kept" if feed.epochs.continuous(since) else "lost_epoch"
 
 
 async def agrees(feed: Feed, since: Position) -> bool:

@@ -115,7 +115,7 @@ class Revocations:
     def _add(self, do: Callable[[], None]) -> None:
         try:
             do()
-        except (GatewayError, ValueError) as e:
+        except (GatewayError, ValueError, RecursionError) as e:
             # A foreign writer of our stream must not end what keeps revocations.
             _log.error("a notice of the control stream was not understood: %s", type(e).__name__)
 

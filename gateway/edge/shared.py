@@ -15,6 +15,7 @@ from gateway.adapters.log import Log
 from gateway.adapters.metrics import EdgeMetrics
 from gateway.adapters.tokens import Grant, Permit, Verifier
 from gateway.core.access import ANONYMOUS
+from gateway.core.census import Census
 from gateway.core.declared import Declared, Found
 from gateway.core.event import Partition, Position, Record
 from gateway.core.fanout import Fanout
@@ -36,8 +37,9 @@ class Shared:
         self.log = log
         self.declared = declared
         self.fanout = Fanout()
-        self.metrics_of = EdgeMetrics()
-        self.publisher = Publisher(declared, log, lambda via: self.metrics_of.published.labels(via).inc())
+        self.census = Census()
+        self.metrics_of = EdgeMetrics(log.counters)
+        self.publisher = Publisher(declared, log, self.metrics_of.stored)
         self.requests = Requests(self.publisher, log, self.spawn)
         self.presence = Presence(log.presence, declared, self._unlisted)
         late = self.metrics_of.latency.observe

@@ -18,7 +18,7 @@ from gateway.core.resume import parse
 from gateway.core.session import Attach, Session
 from gateway.core.wire import Codec
 from gateway.edge.feed import Feed
-from gateway.edge.recovery import missed
+from gateway.edge.recovery import missed, why_gone
 from gateway.edge.shared import Shared
 from gateway.errors import GatewayError, Unavailable, Unrecoverable
 
@@ -42,18 +42,23 @@ _ENCODERS: Final = {codec.NAME: encoder(codec) for codec in CODECS.values()}
 class Subscriber:
     """The part of a client that watches; :class:`Client` is the rest of it."""
 
-    __slots__ = ("_asking", "_codec", "_edge", "_session", "connection")
+    __slots__ = ("_asking", "_codec", "_edge", "_kind", "_session", "connection")
 
     def __init__(self, edge: Shared, connection: Connection, one: Session) -> None:
         self.connection = connection
         self._edge = edge
         self._session = one
         self._codec = one.codec
+        self._kind = edge.census.kind("websocket", "")  # until its SDK says its name
+        self._kind.connections += 1
         #: Subscriptions on their way, by filter: the command's id and who works on it.
         self._asking: dict[str, tuple[int, asyncio.Task[None]]] = {}
 
     def _say(self, message: bytes) -> None:
-        self.connection.send(self._codec.frame(message))
+        census, frame = self._edge.census, self._codec.frame(message)
+        census.told += 1
+        census.told_bytes += len(frame)
+        self.connection.send(frame)
 
     # --- feeds and fan-out call these ---
 
@@ -70,7 +75,8 @@ class Subscriber:
         self.connection.too_slow()
 
     def detach(self, filter: str) -> None:
-        self._edge.fanout.leave(filter, self._codec.NAME, self)
+        if self._edge.fanout.leave(filter, self._codec.NAME, self):
+            self._kind.subscriptions -= 1
         self._edge.presence.unwatch(filter, self)
         self._edge.presence.leave(filter, self._session.client, lost=True)
 
@@ -147,7 +153,7 @@ class Subscriber:
                 key = keys.pop() if len(keys) == 1 else ""
                 records = await missed(self._edge.log, feed, ask.channel, key, since)
                 at = {feed.partition: feed.position}
-            self._edge.metrics_of.resumes.labels("yes" if records is not None else "no").inc()
+            self._edge.metrics_of.resumed("" if records is not None else why_gone(feed, since))
             if records is None and ask.strict:
                 raise Unrecoverable("the position is unknown or too old", "load the state anew, then subscribe")
         recovered = records is not None
@@ -209,6 +215,7 @@ class Subscriber:
         places = self._edge.declared.places(met)
         channel, presence = step.ask.channel, self._edge.presence
         self._edge.fanout.join(channel, places, self._codec.NAME, _ENCODERS[self._codec.NAME], self)
+        self._kind.subscriptions += 1
         if step.ask.join_leave:
             presence.watch(met, channel, self)
         presence.enter(met, channel, self._session.client, self._session.principal)

@@ -195,6 +195,9 @@ class Terms(Subscriber):
             case _:
                 self._say(self._codec.PING)
 
+    def _ponged(self) -> None:
+        self._edge.metrics_of.ping.observe(self._edge.loop.time() - (self._due - limits.PONG_WITHIN))
+
     def _expired(self) -> None:
         """Something may be over; the loop's clock may also be ahead of the wall's."""
         over = self._edge.now() - limits.REFRESH_WITHIN

@@ -7,12 +7,13 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequen
 
 from gateway.adapters import sse
 from gateway.adapters.log import Log
+from gateway.adapters.metrics import EdgeMetrics
 from gateway.core import cursor, wire
 from gateway.core.declared import Found
 from gateway.core.event import Event, Partition, Position, Record
 from gateway.core.fanout import Encode, Fanout
 from gateway.edge.feed import Feed
-from gateway.edge.recovery import missed
+from gateway.edge.recovery import missed, why_gone
 from gateway.edge.revocations import Held
 from gateway.errors import Unavailable
 
@@ -45,6 +46,7 @@ async def watch(
     since: Mapping[Partition, Position] | None,
     last: Callable[[Mapping[Partition, Position]], Awaitable[list[Record]]],
     held: Held,
+    metrics: EdgeMetrics,
     seconds: float | None = None,
 ) -> AsyncGenerator[bytes, None]:
     """Yield the stream, for so many ``seconds`` at most: the life of the token that opened it, unless
@@ -69,6 +71,7 @@ async def watch(
                 return  # the log went away: it comes back with the cursor it has
         # Here, not after the last ``yield``: what is offered while the past is sent has yet to be read.
         top = feed.position
+        metrics.resumed("" if records is not None else why_gone(feed, at.get(partition)))
         if records is None:
             at[partition] = top
             fresh.add(partition)
@@ -109,4 +112,5 @@ async def watch(
         while block := await stream.block(until):
             yield block
     finally:
+        metrics.slow_closes.inc(stream.slow)
         fanout.leave(filter, CODEC, stream)

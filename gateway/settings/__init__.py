@@ -65,6 +65,11 @@ class Settings(Document, frozen=True):
         """The file of the API keys' hashes, which need not be there."""
         return Path(self.tokens.api_keys_file or Path(self.gateway.data) / "api.keys")
 
+    def key_file(self, group: str) -> Path:
+        """The file of the API key by which the service ``group`` asks others."""
+        named = self.services[group].key_file if group in self.services else ""
+        return Path(named or Path(self.gateway.data) / "keys" / f"{group}.key")
+
 
 #: Variable → table and key. A list is written with commas; an empty variable is as none.
 ENVIRONMENT: dict[str, tuple[str, str]] = {
@@ -72,6 +77,7 @@ ENVIRONMENT: dict[str, tuple[str, str]] = {
     "GATEWAY_PARTITIONS": ("gateway", "partitions"),
     "GATEWAY_DATA": ("gateway", "data"),
     "GATEWAY_APPS": ("gateway", "apps"),
+    "GATEWAY_ORIGIN": ("gateway", "origin"),
     "GATEWAY_LOG_URL": ("log", "url"),
     "GATEWAY_MQTT_URL": ("mqtt", "url"),
     "GATEWAY_MQTT_USERNAME": ("mqtt", "username"),

@@ -27,6 +27,8 @@ def contradictions(s: Document) -> Iterator[tuple[str, str]]:
     for app in s.gateway.apps:
         if not _IMPORT.fullmatch(app):
             yield "gateway.apps", f"has {app!r}; write module:attribute"
+    if s.gateway.origin and not (whole(s.gateway.origin, ("http", "https")) and bare(s.gateway.origin)):
+        yield "gateway.origin", "is not where a gateway answers; write https://HOST[:PORT], without a path"
     for name, app_table in s.apps.items():
         if not _NAME.fullmatch(name):
             yield f"apps.{name}", "is no application name; use a-z, 0-9, - and _, at most 32, a letter first"

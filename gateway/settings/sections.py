@@ -34,6 +34,9 @@ class GatewayTable(_Table, frozen=True):
     data: File = ".gateway"
     #: Python applications, each as ``module:attribute`` of an ``App``.
     apps: tuple[str, ...] = ()
+    #: Its own address as services and the public reach it, ``https://HOST[:PORT]``: for services that ask others, for
+    #: links, and for the keys that an application issues tokens by. ``gateway up`` knows its own.
+    origin: str = ""
 
 
 class LogTable(_Table, frozen=True):
@@ -148,6 +151,8 @@ class ServiceTable(_Table, frozen=True):
     url: str = ""
     #: ``sqlite:///PATH`` or ``postgresql://…``. Empty: as the service itself says.
     database: str = ""
+    #: File of the API key by which it asks others, mode 600. Empty: ``keys/APP.SERVICE.key`` in the data folder.
+    key_file: File = ""
 
 
 class TopicTable(_Table, frozen=True):

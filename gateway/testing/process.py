@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 
 from gateway import limits
+from gateway.adapters.http_asking import Asking
 from gateway.adapters.http_problem import problem
 from gateway.adapters.http_service import Hosted, application
 from gateway.adapters.log import GroupState, Log
@@ -36,14 +37,15 @@ class Process:
         declared: Declared,
         open_log: Callable[[], Awaitable[Log]],
         failures: deque[str],
+        asking: Asking,
     ) -> None:
-        """``failures``: where what its handlers raise is told."""
+        """``failures``: where what its handlers raise is told. ``asking``: its way to the others' routes."""
         self.group, self.service = group, service
         self.store: Store | None = None
         self.hosted = Hosted(group)
         self.up = False
         self.worker: Worker
-        self._declared, self._open_log, self._failures = declared, open_log, failures
+        self._declared, self._open_log, self._failures, self._asking = declared, open_log, failures, asking
         self._partitions: tuple[Partition, ...] = service.partitions(declared)
         self._verifier: Verifier | None = None
 
@@ -59,6 +61,7 @@ class Process:
             lease=limits.TEST_LEASE,
             beat=limits.TEST_BEAT,
             store=self.store,
+            asking=self._asking,
         )
         self.worker.holding = _telling(self.group, self._failures)
         self._stop = asyncio.Event()
@@ -88,8 +91,10 @@ class Process:
         return not self.worker.unready() and len(self.worker.holdings) == len(self._partitions)
 
     def serve(self, verifier: Verifier) -> None:
-        """Answer requests to its routes, now and after each begin."""
+        """Answer requests to its routes, after each begin."""
         self._verifier = verifier
+        if not self.up:
+            return
         app = application(self.service, self.group, verifier, {"service": self.worker.routed})
         self.hosted.open(app, self.worker.metrics.answered)
 

@@ -17,8 +17,9 @@ import httpx
 import msgspec
 
 from gateway import limits
+from gateway.adapters.http_asking import Asking
 from gateway.adapters.log import AppLog, DeadLetter, Log, Tail
-from gateway.adapters.tokens import issue
+from gateway.adapters.tokens import KeyRing, issue
 from gateway.app import App, declare, promises, services
 from gateway.core.access import KINDS, Principal
 from gateway.core.declared import Declared, Found
@@ -27,10 +28,11 @@ from gateway.core.topic import matches
 from gateway.edge.publisher import Publisher
 from gateway.errors import Misconfigured, Refused, Unavailable
 from gateway.letters import Letters, Which
+from gateway.service import Service
 from gateway.settings import Settings
 from gateway.store import Transaction
 from gateway.testing.log_server import SERVER
-from gateway.testing.origin import origin
+from gateway.testing.origin import SERVICES, origin
 from gateway.testing.process import Process
 from gateway.testing.told import DidNotHappen, event_line, letter_line, listed
 
@@ -57,7 +59,8 @@ async def running(*apps: App, edge: bool = False, databases: Mapping[str, str] |
     The log server is an embedded Valkey, started by the first test and ended with the process; each gateway has a
     database of it to itself, so several run beside each other. Services keep what they keep in an SQLite file of a
     temporary folder, or where ``databases`` says: ``{"shop.stock": "postgresql://…"}``, an empty one. ``edge``: with
-    HTTP, WebSocket, SSE and the services' routes, on a free port of loopback.
+    HTTP, WebSocket, SSE and the services' routes, on a free port of loopback; tokens of applications that issue some
+    are good there.
 
     Yields once every service handles. At the end, however it ends, everything stops as if it was killed, and is
     removed. Raises :class:`Misconfigured` where the apps contradict themselves, and :class:`ServerMissing`.
@@ -101,8 +104,9 @@ class Gateway:
         """Use `running`."""
         self._declared = declared = Declared(declare(Settings(), apps).topics, limits.TEST_PARTITIONS)
         self._failures: deque[str] = deque(maxlen=limits.TEST_LETTERS)
+        self._apps = apps
         self._processes = {
-            group: Process(group, service, declared, self._open_log, self._failures)
+            group: Process(group, service, declared, self._open_log, self._failures, self._asking(group, service))
             for group, service in services(declared, apps).items()
         }
         for group in databases:
@@ -183,11 +187,13 @@ class Gateway:
         return self._process(service).worker.routed.transaction()
 
     def token(self, by: str) -> str:
-        """Return a token for ``user:NAME`` or ``operator:NAME`` that lasts an hour."""
-        return issue(self._secret, principal(by), 3600, time.time())
+        """Return a token for ``user:NAME``, ``operator:NAME`` or ``service:NAME`` that lasts an hour."""
+        who = principal(by)
+        kid = SERVICES if who.kind == "service" else ""
+        return issue(self._secret, who, 3600, time.time(), kid=kid)
 
     def client(self, by: str = "") -> httpx.AsyncClient:
-        """Return an HTTP client of `url`, as ``user:NAME`` or ``operator:NAME``, or as nobody; use ``async with``."""
+        """Return an HTTP client of `url`, as whom `token` takes or as nobody; use ``async with``."""
         headers = {"authorization": f"Bearer {self.token(by)}"} if by else {}
         return httpx.AsyncClient(base_url=self.url, headers=headers, timeout=limits.DELIVERY_WITHIN, trust_env=False)
 
@@ -235,10 +241,6 @@ class Gateway:
                     tail = self._tails[partition] = self._log.tail(partition)
                     await tail.start(0)
                     ours.append(self._tasks.create_task(self._watch(tail), name=f"watch {partition}"))
-                for process in self._processes.values():
-                    await process.begin(self._tasks)
-                for process in self._processes.values():
-                    await self._until(process.ready, limits.TEST_READY_WITHIN, f"{process.group} did not begin")
                 await self._serve(ready, stop, folder)
                 for process in self._processes.values():
                     await process.end(killed=True)
@@ -246,14 +248,25 @@ class Gateway:
                     task.cancel()
 
     async def _serve(self, ready: asyncio.Event, stop: asyncio.Event, folder: Path) -> None:
+        ring: KeyRing | None = None
         async with AsyncExitStack() as ends:
             if self._edge:
                 log = await self._open_log()
                 routed = [process for process in self._processes.values() if process.service.routes]
-                opened = origin(log, self._declared, routed, self._secret, folder)
-                self._url = await ends.enter_async_context(opened)
+                opened = origin(log, self._declared, routed, self._apps, self._secret, folder)
+                # Before the services: from their first event on they know where the others are.
+                self._url, ring = await ends.enter_async_context(opened)
+            for process in self._processes.values():
+                await process.begin(self._tasks)
+            for process in self._processes.values():
+                await self._until(process.ready, limits.TEST_READY_WITHIN, f"{process.group} did not begin")
+            for one in ring.sets if ring is not None else ():
+                await one.fetch()
             ready.set()
             await stop.wait()
+
+    def _asking(self, group: str, service: Service) -> Asking:
+        return Asking(group, service.asks, lambda: self.url, lambda: self.token(f"service:{group}"))
 
     async def _open_log(self) -> Log:
         return await Log.open(self._log_url, self._logs, partitions=limits.TEST_PARTITIONS)

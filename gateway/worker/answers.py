@@ -11,7 +11,7 @@ import msgspec
 
 from gateway import limits
 from gateway.adapters.log import DeadLetter, Log, Reply
-from gateway.core.access import ANONYMOUS, Principal
+from gateway.core.access import ANONYMOUS, Principal, may
 from gateway.core.declared import Declared, Found, valid
 from gateway.core.delivery import TOLD, emitted_id
 from gateway.core.event import ASKED, Draft, Event, Meta, Partition
@@ -65,9 +65,9 @@ class Answers:
     def published(self, event: Event, said: object) -> list[Emitted]:
         """Return what a handler returned as an event on the topic that the device named; nothing where it named none.
 
-        It leaves as whatever else the delivery emits, and has one id however often that runs. Raises what
-        :func:`valid` does. A topic that the device may not have read is counted, and nothing is published: an answer
-        is no way to write where one may not.
+        It leaves as whatever else the delivery emits, and has one id however often that runs. A topic that is not for
+        the device's answers, or does not take this one, is counted, and nothing is published: what a device names must
+        neither write where it may not, nor undo what was done.
         """
         if self._named(event) and (said is not None or self._is_command(event)):
             return self._published(event, said, {}, 0)
@@ -96,10 +96,10 @@ class Answers:
     def _published(self, event: Event, said: object, headers: dict[str, str], number: int) -> list[Emitted]:
         try:
             found = self._there(event)
+            data = valid(found.topic, said if isinstance(said, bytes) else _encode(said))
         except Refused as error:
             self._count(event, error)
             return []
-        data = valid(found.topic, said if isinstance(said, bytes) else _encode(said))
         meta = Meta(
             ts=time.time_ns() // 1_000_000,
             type=TYPES[found.topic.payload],
@@ -121,7 +121,12 @@ class Answers:
         if found.topic.mqtt != "out":
             raise Denied(f"{found.topic.pattern!r} does not leave by MQTT", 'answers need a topic with mqtt = "out"')
         kind, _, name = event.meta.producer.partition(":")
-        self._declared.readable(Principal(kind, name) if name else ANONYMOUS, event.meta.reply_to)
+        who = Principal(kind, name) if name else ANONYMOUS
+        self._declared.readable(who, event.meta.reply_to)
+        own = may(who, [grant for grant in found.topic.read if ":" in grant], found.bound)
+        if not own or found.topic.retain:
+            # Others hear it too, or take it for what holds from now on: then it is a write of the device's own.
+            self._declared.writable(who, event.meta.reply_to)
         return found
 
     def _named(self, event: Event) -> bool:

@@ -18,6 +18,7 @@ from gateway.core.lanes import Changes, Item, Lanes
 from gateway.errors import Fenced, TooLarge, Unavailable
 from gateway.worker.answers import Answers
 from gateway.worker.job import Job
+from gateway.worker.notices import Notices
 from gateway.worker.wants import Wants
 
 _logger = logging.getLogger("gateway.worker")
@@ -27,6 +28,7 @@ class Slots(Protocol):
     """Where jobs go."""
 
     answers: Answers
+    notices: Notices
     #: One suspect at a time in the whole process: if it dies, one of them is to blame and no other.
     alone: asyncio.Lock
 
@@ -270,6 +272,7 @@ class Holding:
         letters = [] if changes is None else await self._letters(changes)
         # Parked ones are suspects whatever was claimed, and a replay's number is no offset.
         claimed = max((offset for offset, item in self.out.items() if not item.parked), default=0)
+        await self._slots.notices.tell(letters)
         await self.lease.settle(changes, claimed, letters)
         self._told_at = now
         for letter in letters:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 import msgspec
 
 from gateway import limits
+from gateway.adapters.http_asking import Asking
 from gateway.adapters.log import Log
 from gateway.core.declared import Declared, valid
 from gateway.core.delivery import emitted_id
@@ -30,12 +31,22 @@ _encode = msgspec.json.Encoder().encode
 class Emits:
     """What the deliveries of one service may emit, and the way into the log."""
 
-    def __init__(self, log: Log, declared: Declared, group: str, service: Service) -> None:
+    def __init__(
+        self, log: Log, declared: Declared, group: str, service: Service, asking: Asking | None = None
+    ) -> None:
         self.group = group
+        self._asking = asking
         self.producer = f"service:{group}"
         self._log = log
         self._declared = declared
         self._service = service
+
+    @property
+    def asking(self) -> Asking:
+        """The way to the routes of other services."""
+        if self._asking is None:
+            raise Misconfigured(f"service {self.group!r} runs without the others", "run it by `gateway work`")
+        return self._asking
 
     def draft(
         self,
@@ -101,6 +112,11 @@ class Delivery:
         self.emitted: list[Emitted] = []
         self._emits = emits
         self._unit = unit
+
+    @property
+    def asking(self) -> Asking:
+        """For ``gateway.web.ask``."""
+        return self._emits.asking
 
     async def transaction(self) -> Transaction:
         """See :meth:`Context.transaction`."""

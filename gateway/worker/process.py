@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
 from gateway import limits
+from gateway.adapters.http_asking import Asking
 from gateway.adapters.identity import new_id
 from gateway.adapters.log import GroupState, Log
 from gateway.adapters.metrics import WorkerMetrics
@@ -22,6 +23,7 @@ from gateway.store import SagaCount, Store
 from gateway.worker.answers import Answers
 from gateway.worker.holding import Holding
 from gateway.worker.job import Emits
+from gateway.worker.notices import Notices
 from gateway.worker.relay import Relay
 from gateway.worker.routed import Routed
 from gateway.worker.slots import SlotRunners
@@ -50,20 +52,22 @@ class Worker:
         guard: bool = False,
         store: Store | None = None,
         strays: Partition = "gateway.0",
+        asking: Asking | None = None,
     ) -> None:
         """``group`` is ``app.service``; ``lease``, ``beat``: seconds. ``guard``: end the process if it is stuck.
 
         ``store``: the service's database, opened. ``strays``: where what belongs to no partition is buried.
+        ``asking``: its way to the routes of other services.
         """
         self.log = log
         self.group = group
         self.name = name or new_id()
-        self.metrics = WorkerMetrics(group)
+        self.metrics = WorkerMetrics(group, log.counters)
         self.holdings: dict[Partition, Holding] = {}
         self._service, self._declared = service, declared
         self._wants = Wants(service, declared)
         self._partitions = service.partitions(declared)
-        self._emits = Emits(log, declared, group, service)
+        self._emits = Emits(log, declared, group, service, asking)
         self._store = store
         self.relay = None if store is None else Relay(store, log, declared, self.name, strays)
         self._wake = self.relay.wake if self.relay else lambda: None
@@ -92,8 +96,9 @@ class Worker:
         """
         inbox = None if self._store is None else Inbox(self._store, self.group, self._wake)
         answers = Answers(self.log, self._declared, self._emits.group, self.metrics.unanswered)
+        notices = Notices(self.log, self._declared, self._emits.group, self._service)
         self._slots = SlotRunners(
-            self._service.concurrency, self._wants.widest, self._emits, answers, self.metrics, inbox
+            self._service.concurrency, self._wants.widest, self._emits, answers, self.metrics, notices, inbox
         )
         async with asyncio.TaskGroup() as group:
             log = group.create_task(self.log.run(), name="log")
@@ -101,6 +106,7 @@ class Worker:
             slots = group.create_task(self._slots.run(), name="slots")
             counting = group.create_task(self._count_sagas(), name="sagas")
             looking = group.create_task(self._look(), name="look")
+            delay = group.create_task(self.metrics.watch_loop(), name="loop-delay")
             balance = group.create_task(self._balance(group), name="balance")
             _logger.info("worker %s of %s", self.name, self.group)
             await stop.wait()
@@ -112,7 +118,7 @@ class Worker:
                 self.relay.end()
                 await asyncio.wait([relay], timeout=limits.GRACE)
                 relay.cancel()
-            for task in (counting, looking, slots, log):
+            for task in (counting, looking, delay, slots, log):
                 task.cancel()
         if self._guard:
             faulthandler.cancel_dump_traceback_later()
@@ -238,7 +244,7 @@ class Worker:
             await asyncio.sleep(limits.SAGA_COUNTED_EVERY)
 
     def _export(self) -> None:
-        gauge = self.metrics.of_service
+        gauge, counted = self.metrics.of_service, self.metrics.counted
         gauge("gateway_partitions_held", "Partitions that this worker leases", lambda: len(self.holdings))
         gauge("gateway_lag", "Entries behind the group's cursor, of what it holds", self._lag)
         gauge("gateway_pending", "Events claimed and not finished", lambda: sum(len(h.out) for h in self._all))
@@ -246,8 +252,8 @@ class Worker:
         gauge("gateway_oldest_unfinished_seconds", "Age of the oldest unfinished event", self._oldest)
         if (relay := self.relay) is not None:
             gauge("gateway_relay_leads", "Whether this worker empties the outbox", lambda: relay.leads)
-            gauge("gateway_relayed", "Events from the outbox that are in the log", lambda: relay.sent)
-            gauge("gateway_relay_buried", "Events from the outbox that the log refused", lambda: relay.buried)
+            counted("gateway_relayed", "Events from the outbox that are in the log", lambda: relay.sent)
+            counted("gateway_relay_buried", "Events from the outbox that the log refused", lambda: relay.buried)
 
     @property
     def _all(self) -> list[Holding]:

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from typing import NoReturn
 
 from gateway import limits
+from gateway.adapters.http_asking import Asking
 from gateway.adapters.identity import new_id
 from gateway.errors import LimitReached, Misconfigured
 from gateway.store import Outgoing, Reading, Store, Transaction
@@ -20,6 +21,11 @@ class Routed:
 
     def __init__(self, emits: Emits, store: Store | None, wake: Callable[[], None]) -> None:
         self._emits, self._store, self._wake = emits, store, wake
+
+    @property
+    def asking(self) -> Asking:
+        """The way to the routes of other services."""
+        return self._emits.asking
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Transaction]:

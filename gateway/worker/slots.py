@@ -16,6 +16,7 @@ from gateway.store import Outgoing, Seen
 from gateway.worker.answers import Answers
 from gateway.worker.holding import Holding
 from gateway.worker.job import Delivery, Emits, Job
+from gateway.worker.notices import Notices
 from gateway.worker.unit import Inbox, Unit
 from gateway.worker.wants import Ready
 
@@ -25,7 +26,7 @@ _NEVER = float("inf")
 class Slot:
     """One delivery at a time, or one batch."""
 
-    __slots__ = ("deadline", "holding", "task", "why")
+    __slots__ = ("cuts", "deadline", "holding", "task", "why")
 
     def __init__(self) -> None:
         self.task: asyncio.Task[Any] | None = None
@@ -34,10 +35,13 @@ class Slot:
         self.holding: Holding | None = None
         #: Why it was cut short: ``late`` or ``dropped``; empty where it was not, and a cancellation is not ours.
         self.why = ""
+        #: How many cancels of its task are ours.
+        self.cuts = 0
 
     def cut(self, why: str) -> None:
         self.why = self.why or why
         if self.task is not None:
+            self.cuts += 1
             self.task.cancel()
 
 
@@ -51,11 +55,13 @@ class SlotRunners:
         emits: Emits,
         answers: Answers,
         metrics: WorkerMetrics,
+        notices: Notices,
         inbox: Inbox | None = None,
     ) -> None:
         """``inbox``: of the service's database, where it has one."""
         self.alone = asyncio.Lock()
         self.answers = answers
+        self.notices = notices
         self._inbox = inbox
         self._emits = emits
         self._metrics = metrics
@@ -304,10 +310,16 @@ class SlotRunners:
 
     def _free(self, slot: Slot) -> None:
         slot.holding, slot.deadline = None, _NEVER
-        if slot.why:
-            slot.why = ""
-            while slot.task is not None and slot.task.cancelling():
-                slot.task.uncancel()
+        task = asyncio.current_task()
+        if task is None:
+            return
+        while slot.cuts and task.cancelling():
+            task.uncancel()
+            slot.cuts -= 1
+        slot.why, slot.cuts = "", 0
+        if task.cancelling():
+            # A handler may lose a cancel, as `asyncio.wait_for` does before Python 3.12; the worker ends all the same.
+            raise asyncio.CancelledError
 
     def _judge(self, job: Job, error: BaseException | None) -> None:
         self._ended += 1

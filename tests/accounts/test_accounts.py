@@ -59,6 +59,12 @@ def verifier(gateway: Gateway, tmp_path: Path) -> Verifier:
 
 async def test_the_gateway_believes_whom_accounts_let_in(gateway: Gateway, tmp_path: Path) -> None:
     first = await logged_in(gateway)
+    # The application itself says where its keys are: nobody configured any.
+    async with httpx.AsyncClient(base_url=gateway.url, trust_env=False) as http:
+        found = await http.get(f"{USERS_PATH}/me", headers={"authorization": f"Bearer {first['access']}"})
+        assert found.json()["user"] == first["user"]
+        theirs = await http.get("/openapi.json", headers={"authorization": f"Bearer {first['access']}"})
+        assert theirs.status_code == 200
     ring = verifier(gateway, tmp_path)
     for one in ring.ring.sets:
         await one.fetch()

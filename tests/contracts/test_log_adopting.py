@@ -33,3 +33,11 @@ async def test_what_the_server_cannot_give_is_not_taken_in(log_server: str) -> N
         assert log.partitions() == (P,)
         await eventually(lambda: not log.unready())
         assert offsets(await log.append(P, [draft("devices/1", "d")]))
+
+
+async def test_what_is_refused_leaves_no_key_behind(log_server: str) -> None:
+    async with running(log_server) as log:
+        await log.adopt([], 1, {"kept/+": "{x}"})
+        with pytest.raises(Misconfigured, match=r"written with key kept/\+ = {x}"):
+            await log.adopt([MORE], 1, {"more/+": "{x}", "kept/+": "{y}"})
+        await log.adopt([MORE], 1, {"more/+": "{y}", "kept/+": "{x}"})

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
+import pytest
 import redis.asyncio as client
 
 from gateway.adapters.log.entry import checked
 from gateway.core.event import Appended, Event, Meta, Position, Record
+from gateway.doctor import _COPY as COPY
 from gateway.errors import Unavailable
-from tests.contracts.log_running import P, draft, following, offsets, running
+from tests.contracts.log_running import HANG, P, draft, following, offsets, running
 from tests.servers import eventually
 
 META = Meta(
@@ -195,7 +198,7 @@ async def test_a_tail_ahead_of_its_server_does_not_wait_for_ever(log_server: str
         tail = log.tail(P)
         await tail.start(10)
         # As after a restore from a backup on a machine whose clock is behind: no later id is ever above ours.
-        tail.position = Position(tail.position.epoch + 10**9, 500)
+        tail.position = tail._at = Position(tail.position.epoch + 10**9, 500)
         batch = await following(tail)
         assert batch.lost
         assert batch.opened == await log.epochs(P)
@@ -246,3 +249,47 @@ async def test_a_foreign_entry_above_ours_stops_appending_with_a_reason(log_serv
         (answer,) = await log.append(P, [draft("devices/0/x", "a")])
         assert isinstance(answer, Unavailable)
         assert "doctor" in str(answer)
+
+
+@pytest.mark.parametrize(
+    "above", [f"{2**64 - 1}-{2**64 - 1}", "{epoch}-18446744073709551615", f"99999999999999-{2**40}"]
+)
+async def test_a_foreign_entry_above_ours_moves_no_reader(log_server: str, above: str) -> None:
+    async with running(log_server) as log, client.Redis.from_url(log_server) as raw:
+        await log.append(P, [draft("devices/0/x", "a")])
+        epoch = (await log.epochs(P)).current
+        before, late = log.tail(P), log.tail(P)
+        await before.start(10)
+        await raw.xadd("{devices.0}", {"hello": "world"}, id=above.replace("{epoch}", str(epoch)))
+        newest = await late.start(10)
+        assert ([record.event.id for record in newest], late.position) == (["a"], Position(epoch, 2))
+        passing = asyncio.create_task(anext(before))
+        await eventually(lambda: log.counters.corrupt == 2)
+        assert before.position == Position(epoch, 2)
+        walk = await log.walk(P, "devices/0/x", Position(epoch, 1), 10)
+        assert ([record.offset for record in walk.records], walk.top, walk.complete) == ([2], Position(epoch, 2), True)
+        for start in ("latest", "earliest"):
+            lease = await log.groups.take(P, f"g.{start}", "w", start, 30)
+            assert lease is not None
+            assert lease.cursor == {"latest": 2, "earliest": 0}[start]
+        assert await log.groups.seek(P, "g.latest", "latest", void=True) == 2
+        # As the doctor tells it: what is ours goes on, and no reader missed any of it.
+        await raw.eval(COPY, 1, "{devices.0}", f"{epoch}-2")
+        await log.append(P, [draft("devices/0/x", "b")])
+        for tail in (passing, asyncio.create_task(anext(late))):
+            batch = await asyncio.wait_for(tail, HANG)
+            assert ([record.offset for record in batch.records], batch.lost) == ([3], False)
+        await before.close()
+        await late.close()
+
+
+async def test_no_append_goes_above_a_foreign_entry_of_our_epoch(log_server: str) -> None:
+    async with running(log_server) as log, client.Redis.from_url(log_server) as raw:
+        await log.append(P, [draft("devices/0/x", "a")])
+        epoch = (await log.epochs(P)).current
+        await raw.xadd("{devices.0}", {"hello": "world"}, id=f"{epoch}-{2**52 + 1}")
+        (answer,) = await log.append(P, [draft("devices/0/x", "b")])
+        assert "gateway doctor" in str(answer)
+        # Another life of the server goes on after the last of ours.
+        await raw.hset("{devices.0}:epochs", "replid", "another")
+        assert offsets(await log.append(P, [draft("devices/0/x", "c")])) == [4]

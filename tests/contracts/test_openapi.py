@@ -29,7 +29,7 @@ from gateway.core.access import Principal
 from gateway.core.asyncapi import Reached
 from gateway.core.openapi import OpenApi
 from gateway.edge.operations import operations
-from gateway.errors import Misconfigured
+from gateway.errors import Denied, Misconfigured
 from gateway.testing import running
 from gateway.web import Listing, Page, answer, operation, principal
 from tests.gateways import TOPICS, Running, client, running_edge, token
@@ -56,6 +56,7 @@ class Tree(msgspec.Struct, frozen=True, tag="tree"):
 class Orders(Listing, frozen=True):
     state: Literal["open", "closed"] = "open"
     since: Annotated[int, msgspec.Meta(ge=0)] = 0
+    least: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.0
 
 
 class SoldOut(GatewayError):
@@ -215,7 +216,7 @@ def test_the_document_has_every_route_of_a_service() -> None:
         "#/components/schemas/Leaf",
     }
     listed = found["paths"]["/farm/wood"]["get"]
-    assert [one["name"] for one in listed["parameters"]] == ["after", "limit", "state", "since"]
+    assert [one["name"] for one in listed["parameters"]] == ["after", "limit", "state", "since", "least"]
     assert found["paths"]["/farm/wood/trees/{id}"]["delete"]["responses"]["204"] == {"description": "No Content"}
     assert found["paths"]["/farm/wood/trees/{id}"]["delete"]["parameters"][0]["schema"]["format"] == "uuid"
     untold = found["paths"]["/farm/wood/more/{place}/untold"]["get"]
@@ -371,5 +372,21 @@ async def test_an_operation_is_held_to_what_it_says() -> None:
             page = (await asked("GET", "", 200, params={"limit": 3, "after": page["next"]})).json()
             seen += [one["value"] for one in page["items"]]
         assert seen == [1, 2, 3, 4, 5, 6, 7]
-        for query in ("limit=0", "limit=501", "limit=x", "state=lost", "nothing=1", "limit=1&limit=2"):
+        for query in (
+            "limit=0",
+            "limit=501",
+            "limit=x",
+            "state=lost",
+            "nothing=1",
+            "limit=1&limit=2",
+            "least=nan",
+            "after=%00",
+        ):
             await asked("GET", f"?{query}", 400, "?")
+
+
+def test_a_number_in_a_path_names_a_user_too() -> None:
+    scope = {"type": "http", "path_params": {"user": 42}, "state": {"principal": Principal("user", "42")}}
+    assert principal(Request(scope), "user:{user}").name == "42"
+    with pytest.raises(Denied):
+        principal(Request({**scope, "path_params": {"user": 7}}), "user:{user}")

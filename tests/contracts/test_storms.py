@@ -11,8 +11,12 @@ import pytest
 import redis.asyncio as redis_client
 
 from gateway import limits
-from gateway.core.event import Appended, Draft, Event, Partition
+from gateway.adapters.log.history import Page
+from gateway.core.event import Appended, Draft, Event, Partition, Position
+from gateway.core.resume import Epochs
 from gateway.edge.feed import Feed
+from gateway.edge.recovery import missed
+from gateway.errors import Unavailable
 from tests.gateways import Client, Running, client, running_edge, token
 from tests.journeys.event_source import Source
 from tests.servers import eventually
@@ -238,3 +242,26 @@ async def test_what_is_kept_of_the_log_is_bounded(log_url: str, monkeypatch: pyt
         kept = list(feed.backlog._runs.values())
         assert 0 < sum(len(run.window) for run in kept) <= FILLING + 64
         assert feed.backlog._blocks == {n: run for run in kept for n in run.blocks}
+
+
+async def test_what_was_read_of_an_epoch_that_ended_meanwhile_is_asked_for_again(
+    log_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with world(log_url) as on:
+        at, log = (await standing(on))["devices/0/+"], on.edge.log
+        await on.append(devices(), range(5))
+        await on.fill()
+        feed = next(f for f in on.feeds if f.partition == on.edge.edge.declared.find("devices/0/telemetry").partition)
+        since, read = Position(int(at["epoch"]), at["offset"]), log.read
+
+        async def reading(partition: Partition, after: Position, count: int) -> Page:
+            page = await read(partition, after, count)
+            feed.epochs = Epochs({**feed.epochs.first, feed.epochs.current + 1: feed.position.offset + 1})
+            return page
+
+        monkeypatch.setattr(log, "read", reading)
+        with pytest.raises(Unavailable, match="subscribe again"):
+            await missed(log, feed, "devices/0/+", "", since)
+        found = await missed(log, feed, "devices/0/+", "", since)
+        assert found is not None
+        assert [record.event.data for record in found] == [b"%d" % n for n in range(5)]

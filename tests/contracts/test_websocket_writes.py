@@ -161,3 +161,18 @@ def test_who_does_not_read_is_given_up_and_the_other_has_everything(run: Run) ->
             assert (len(got) - len(goodbye)) % len(blocks[0]) == 0
 
     run(walk())
+
+
+def test_who_reads_is_not_slow_for_what_came_at_once(run: Run) -> None:
+    blocks = [frame.binary(bytes([n]) * (limits.SEND_BYTES // 8)) for n in range(12)]
+
+    async def walk() -> None:
+        async with hall() as at:
+            (reader,) = await at.visit(1)
+            (one,) = at.connections
+            for block in blocks:
+                one.share([one], block)
+            assert at.slow == []
+            assert await reader.readexactly(sum(map(len, blocks))) == b"".join(blocks)
+
+    run(walk())

@@ -182,7 +182,6 @@ async def open_shop(folder: Path, databases: Mapping[str, str] | None = None) ->
             said = {
                 "ACCOUNTS_KEYS": folder / "keys",
                 "ACCOUNTS_HASH_MIB": 1,
-                "ECOMMERCE_KEY_FILE": folder / "ecommerce.key",
                 "ECOMMERCE_WEBHOOK_SECRET_FILE": folder / "webhook.secret",
                 "ECOMMERCE_SMTP": f"smtp://127.0.0.1:{mails.port}",
                 "ECOMMERCE_OPERATOR_MAIL": "operator@example.org",
@@ -193,8 +192,5 @@ async def open_shop(folder: Path, databases: Mapping[str, str] | None = None) ->
             for name, value in said.items():
                 environment.setenv(name, str(value))
             async with running(accounts, ecommerce, edge=True, databases=databases) as gateway:
-                environment.setenv("ECOMMERCE_ORIGIN", gateway.url)
-                # What `gateway token --api-key ecommerce` makes elsewhere; a test's gateway has no API keys.
-                (folder / "ecommerce.key").write_text(gateway.token("operator:ecommerce"))
                 async with httpx.AsyncClient(base_url=gateway.url, timeout=WITHIN, trust_env=False) as http:
                     yield Shop(gateway, mails, http)

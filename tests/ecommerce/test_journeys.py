@@ -176,7 +176,7 @@ async def test_a_key_makes_one_order(shop: Shop) -> None:
     kim = await shop.person("kim")
     assert (await kim.order(("CUP", 1), key="k")).json()["order"] != answers[0].json()["order"]
     mine = (await joe.ask("GET", "/ecommerce/orders/")).json()
-    assert [one["order"] for one in mine["orders"]] == [answers[0].json()["order"]]
+    assert [one["order"] for one in mine["items"]] == [answers[0].json()["order"]]
     no_key = await joe.ask("POST", "/ecommerce/orders/", {"lines": [{"sku": "CUP"}], "method": "card_ok"})
     assert no_key.status_code == 400
 
@@ -200,7 +200,7 @@ async def test_a_price_is_that_of_the_moment(shop: Shop) -> None:
     assert (await mia.order(("HAT", 1))).json()["total"] == 2000
     shown = (await shop.http.get("/ecommerce/catalog/HAT")).json()
     assert (shown["price"], shown["version"]) == (2000, 2)
-    listed = (await shop.http.get("/ecommerce/catalog/?after=HAS")).json()["articles"]
+    listed = (await shop.http.get("/ecommerce/catalog/?after=HAS")).json()["items"]
     assert listed[0]["sku"] == "HAT"
 
 
@@ -219,7 +219,7 @@ async def test_a_customer_sees_nothing_of_another(shop: Shop) -> None:
         theirs, nobodys = await eva.ask(method, path, body), await eva.ask(method, path.replace(order, "0-0"), body)
         assert (theirs.status_code, theirs.json()["detail"]) == (404, nobodys.json()["detail"])
         assert (await shop.http.request(method, path, json=body)).status_code == 401
-    assert (await eva.ask("GET", f"/ecommerce/orders/?user={ned.user}")).json()["orders"] == []
+    assert (await eva.ask("GET", f"/ecommerce/orders/?user={ned.user}")).json()["items"] == []
     assert (await eva.ask("PUT", f"/ecommerce/notifications/people/{ned.user}/consent")).status_code == 403
     assert (await eva.ask("GET", f"/accounts/users/people/{ned.user}/contact")).status_code == 403
     status = _path(f"ecommerce/orders/{order}/status/{ned.user}")

@@ -148,11 +148,12 @@ async def test_without_faults_no_effect_is_doubled_while_workers_come_and_go(
 async def test_a_worker_that_does_not_say_what_it_finished_is_found(valkey: Server, tmp_path: Path) -> None:
     async with fleet(valkey.url, tmp_path, "HandsOverNothing") as workers:
         await workers.add(2)
-        # More than they can do, however fast they are: a key takes 50 of the 100 a second that come for it.
-        workers.pour(40, ("slow", "slow", "slow", "flaky"))
 
         async def replace() -> None:
+            # Half a second of work for each key, however fast they are: when some of it is done, some of it is not.
+            sending = asyncio.create_task(workers.send(["slow"] * 1_000), name="sending")
             await workers.more(100)
+            await sending
             oldest = workers.workers[-2]
             oldest.send(signal.SIGTERM)
             assert await oldest.gone() == 0

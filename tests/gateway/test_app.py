@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from gateway import limits
-from gateway.app import App, Promise, declare, decoders, mapping, promises
+from gateway.app import App, Issuer, Promise, declare, decoders, mapping, promises, trusting
 from gateway.core.declared import Topic
 from gateway.errors import Misconfigured
 from gateway.settings import Settings, load
@@ -47,6 +47,10 @@ mqtt = "out"
         ({"decoders": {"Application/CBOR": cbor}}, "which is no content type"),
         ({"decoders": {"application/cbor; v=1": cbor}}, "which is no content type"),
         ({"decoders": {"application/json": cbor}}, "JSON is taken as it comes"),
+        (
+            {"issuers": [Issuer("k", "/shop/keys", "plant", "gateway")]},
+            "app 'plant' publishes keys at '/shop/keys'; begin it with /plant/",
+        ),
         ({"durability": "safe"}, "durability 'safe' is unknown; use fast, disk or replica"),
         ({"retention": 0}, "keeps nothing"),
         ({"keep": -1}, f"keep is -1; use 0 to {limits.KEEP_MOST}"),
@@ -180,3 +184,20 @@ def test_the_file_overrides_what_an_application_promises(tmp_path: Path) -> None
         Promise("devices", "fast", limits.RETENTION, 0),
         Promise("plant", "replica", 3_600.0, 5),
     )
+
+
+def test_the_keys_of_an_application_are_taken_from_the_gateway_s_own_address(tmp_path: Path) -> None:
+    apps = [App("plant", issuers=[Issuer("people", "/plant/people/keys", "plant", "gateway", roles=("operator",))])]
+    for text in (
+        "",
+        '[gateway]\norigin = "http://edge:8080"\n[[tokens.keys]]\nid = "people"\nalgorithm = "HS256"\nfile = "k"',
+    ):
+        asked = settings(tmp_path, text)
+        assert trusting(asked, apps) is asked, "nowhere to ask, or the operator's own word"
+    (key,) = trusting(settings(tmp_path, '[gateway]\norigin = "https://plant.example/"'), apps).tokens.keys
+    assert (key.id, key.jwks) == ("people", "https://plant.example/plant/people/keys")
+    assert (key.algorithm, key.issuer, key.audience, key.roles) == ("EdDSA", "plant", "gateway", ("operator",))
+    with pytest.raises(Misconfigured, match=r"gateway\.origin.* nobody takes keys of 'people' from there"):
+        trusting(settings(tmp_path, '[gateway]\norigin = "http://edge:8080"'), apps)
+    with pytest.raises(Misconfigured, match="issuer 'people' is there twice"):
+        trusting(settings(tmp_path, '[gateway]\norigin = "http://127.0.0.1:8080"'), [*apps, *apps])

@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from benchmarks import edges, fanout_peers, idle, loads, orders, router, services, storm, storm_load
+from benchmarks import edges, fanout_peers, idle, loads, orders, router, services, shop, storm, storm_load
 from benchmarks.fanout_peers import centrifugo, mosquitto, nats
 from benchmarks.orders import Order, Seen, Task
 from benchmarks.results import Row, Section, markdown
@@ -132,6 +132,14 @@ def test_a_crowd_comes_back_and_each_has_everything(tmp_path: Path) -> None:
     figures = {row.figure: row.ours[0] for row in section.rows}
     assert figures["20 topics, 1 edge: log reads"] == 0
     assert figures["20 topics, 1 edge: all caught up"] > 0
+
+
+def test_a_shop_is_measured_from_placed_to_the_end(tmp_path: Path) -> None:
+    took = shop.Took({"a": 1.0, "b": 2.0}, {"b": 2.25, "a": 1.5}, {"a": 3.0, "b": 3.0}, {"a": 5.0, "b": 4.0})
+    assert (took.answers(), took.confirmations(), took.rate()) == ([250.0, 500.0], [2000.0, 1000.0], 0.5)
+    paced, at_once = asyncio.run(shop.bare(tmp_path, shop.Load(20, 0.5, 20, 4)))
+    assert (len(paced.answered), len(at_once.answered)) == (10, 20)
+    assert min(paced.answers() + at_once.answers()) > 0
 
 
 def test_a_frame_is_taken_when_all_of_it_is_there() -> None:

@@ -137,19 +137,23 @@ async def test_a_foreign_entry_above_all_of_ours_is_healed_by_the_words_of_the_r
         assert (one.state, above in one.found) == ("bad", True)
         raw.execute_command(*shlex.split(one.remedy.partition("ask again: ")[2]))
         await append(log, place, TEA)
-        # A worker that had read past it has a cursor to which all of ours is behind.
-        await eventually(lambda: finished(log, place), within=60)
-        found = wrong(await told(patient(log_server)))
-        assert f"log {place}" not in found
-        assert "its cursor stands at" in found["group shop.stock"].found
-        assert "`gateway groups replay shop.stock --from" in found["group shop.stock"].remedy
-        await log.groups.seek(place, "shop.stock", "earliest", void=True)
+        # The worker had read it, and has all of ours before it and after it.
 
-        async def again() -> bool:
+        async def handled() -> bool:
             return (await log.groups.ask(place, "shop.stock")).cursor == 3
 
-        await eventually(again, within=60)
+        await eventually(handled, within=60)
         assert wrong(await told(patient(log_server))) == {}
+
+
+async def test_a_cursor_beyond_the_log_is_named(log_server: str, raw: Any) -> None:
+    async with shop(log_server) as (log, place):
+        await append(log, place, TEA)
+        await eventually(lambda: finished(log, place), within=60)
+    raw.hset(f"{{{place}}}:group:shop.stock", "cursor", 2**53)
+    found = [one for one in await told(patient(log_server)) if "its cursor stands at" in one.found]
+    assert [one.state for one in found] == ["bad"]
+    assert "`gateway groups replay shop.stock --from" in found[0].remedy
 
 
 async def test_a_group_that_nobody_serves(log_server: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,10 +20,12 @@ import paho.mqtt.client as paho
 import pytest
 from paho.mqtt.enums import CallbackAPIVersion
 
+from gateway import limits
 from gateway.adapters import embedded
-from gateway.cli.configuration import gather
+from gateway.cli.configuration import Configuration, gather
 from gateway.cli.reloading import Reload, fixed
-from gateway.errors import Misconfigured
+from gateway.errors import Misconfigured, Unavailable
+from tests.contracts import log_running
 from tests.deploy.compose import ROOT
 from tests.gateway.test_cli import CONFIG, ENV, PROGRAM, Place, edge
 from tests.gateway.test_cli_services import SHOP, working
@@ -39,6 +41,7 @@ VOTES = '[[topics]]\npattern = "rooms/{room}/votes"\nwrite = ["user"]\nread = ["
 @pytest.fixture
 def shop(tmp_path: Path) -> Place:
     (tmp_path / "shop.py").write_text(SHOP)
+    (tmp_path / "broken.py").write_text("app = App(")
     place = Place(tmp_path)
     place.write(SHOPPING)
     return place
@@ -89,6 +92,7 @@ def test_topics_rights_and_maps_may_change(shop: Place, text: str) -> None:
         ),
         (SHOPPING.replace("votes", "{room}"), "names a variable twice"),
         ("[[topics", "gateway.toml"),
+        (SHOPPING.replace('"]', '", "broken:app"]', 1), r"gateway\.apps: broken:app cannot be imported: .*closed"),
     ],
 )
 def test_what_only_a_new_start_can_change_is_refused_with_its_reason(shop: Place, text: str, says: str) -> None:
@@ -113,6 +117,22 @@ def test_a_log_keeps_its_promise_while_nothing_is_declared_for_it(shop: Place) -
         reload.read()
 
 
+async def test_a_log_keeps_its_promise_where_the_rest_was_refused(shop: Place, log_server: str) -> None:
+    async def refuse(new: Configuration) -> str:
+        raise Unavailable("the broker takes it not")
+
+    shop.write('[gateway]\napps = ["shop:app"]\n')
+    reload = read(shop)
+    async with log_running.running(log_server, partitions=limits.PARTITIONS) as log, reload.watching(log, refuse):
+        shop.write(SHOPPING)
+        reload.asked.set()
+        await eventually(lambda: reload.refusals == 1)
+        assert log.durability("rooms") == "disk"
+        shop.write(SHOPPING + '[apps.rooms]\ndurability = "fast"\n')
+        with pytest.raises(Misconfigured, match=r"apps\.rooms promises something else"):
+            reload.read()
+
+
 def test_nothing_changed_is_nothing_to_say(shop: Place) -> None:
     reload = read(shop)
     assert list(fixed(reload.found, gather(shop.folder / "gateway.toml"))) == []
@@ -122,7 +142,8 @@ def test_nothing_changed_is_nothing_to_say(shop: Place) -> None:
 
 
 def metric(url: str, name: str) -> float:
-    found = re.search(rf"(?m)^gateway_configuration_{name}(?:{{.*}})? (\S+)$", httpx.get(f"{url}/metrics").text)
+    text = httpx.get(f"{url}/metrics").text
+    found = re.search(rf"(?m)^gateway_configuration_{name}(?:_total)?(?:{{.*}})? (\S+)$", text)
     assert found
     return float(found[1])
 

@@ -7,11 +7,13 @@ import os
 import subprocess
 import sys
 import tempfile
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from gateway import App
+from gateway import App, Service
 from gateway.testing import DidNotHappen, running
 from gateway.testing.log_server import SERVER
 from tests.gateway.test_testing import TOPICS, Order, shop, stocked
@@ -76,6 +78,29 @@ async def test_nothing_is_left_whatever_ends_it(temporary: Path, edge: bool) -> 
         assert asyncio.all_tasks() == before
         assert names(temporary) == []
     assert SERVER.lent == 0
+
+
+@pytest.mark.parametrize("batch", [0, 2])
+async def test_a_handler_that_loses_its_cancel_keeps_no_killed_service(batch: int) -> None:
+    stock, calls = Service("stock"), asyncio.Queue[int]()
+
+    @stock.on("shop/orders/{order}/placed", batch=batch)
+    async def take(orders: Any, context: Any) -> None:
+        calls.put_nowait(len(orders) if batch else 1)
+        if again:
+            return
+        with suppress(asyncio.CancelledError):  # as `asyncio.wait_for` may, before Python 3.12
+            await asyncio.Event().wait()
+
+    again = False
+    async with running(App("shop", TOPICS, [stock])) as gateway:
+        await gateway.publish("shop/orders/1/placed", Order("tea"))
+        await calls.get()
+        async with asyncio.timeout(30), gateway.away("shop.stock", killed=True):
+            again = True
+        await gateway.at_rest()  # it was not done, and came again
+        assert calls.qsize() == 1
+        assert await gateway.dead_letters() == []
 
 
 async def test_a_log_server_that_dies_is_told_and_the_next_gateway_has_another() -> None:

@@ -44,7 +44,8 @@ MOST = 32
 
 async def connections(edge: str) -> int:
     async with httpx.AsyncClient() as http:
-        return round(float(re.findall(r"(?m)^gateway_connections (\S+)", (await http.get(f"{edge}/metrics")).text)[0]))
+        found = re.findall(r"(?m)^gateway_connections{.*} (\S+)", (await http.get(f"{edge}/metrics")).text)
+        return round(sum(map(float, found)))
 
 
 async def until_on_each(edges: list[str], connect: Any) -> int:

@@ -31,6 +31,9 @@ TOPICS = (
     Topic(pattern="devices/{device}/told", key="{device}", write=("device:{device}",), mqtt="in"),
     Topic(pattern="devices/{device}/answers/{what}", key="{device}", read=("device:{device}",), mqtt="out"),
     Topic(pattern="devices/{device}/wanted", key="{device}", read=("operator",), mqtt="out"),
+    Topic(pattern="devices/{device}/shared", read=("device",), mqtt="out"),
+    Topic(pattern="devices/{device}/state", read=("device:{device}",), retain=True, mqtt="out"),
+    Topic(pattern="devices/{device}/level", read=("device:{device}",), schema=int, mqtt="out"),
     Topic(pattern="devices/{device}/inside", key="{device}", read=("device:{device}",)),
 )
 ASK, ANSWERS = f"devices/{DEVICE}/ask/valve", f"devices/{DEVICE}/answers/valve"
@@ -139,9 +142,12 @@ async def test_a_request_is_answered_where_it_says(log_server: str, broker: Serv
         (f"devices/{DEVICE}/wanted", "denied"),
         ("devices/pump-8/answers/valve", "denied"),
         (f"devices/{DEVICE}/inside", "denied"),
+        (f"devices/{DEVICE}/shared", "denied"),
+        (f"devices/{DEVICE}/state", "denied"),
+        (f"devices/{DEVICE}/level", "bad_payload"),
         ("elsewhere/x", "unknown_topic"),
     ],
-    ids=["not-readable", "somebody-elses", "not-out", "undeclared"],
+    ids=["not-readable", "somebody-elses", "not-out", "everybodys", "state", "not-its-type", "undeclared"],
 )
 async def test_an_answer_is_no_way_to_write_elsewhere(log_server: str, broker: Server, to: str, reason: str) -> None:
     async with site(log_server, broker) as at:

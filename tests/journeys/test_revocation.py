@@ -170,11 +170,15 @@ async def test_the_log_server_restarts_and_nothing_is_forgotten(tmp_path: Path) 
             assert await publishes(edge, alice) == 401
 
 
+#: Deeper than a decoder goes, where a struct skips what it does not know.
+DEEP = Notice("disconnect", b'{"user":"x","disconnect":{"x":' + b"[" * 100_000)
+
+
 async def test_notices_of_a_foreign_writer_do_no_harm(log_server: str) -> None:
     async with running_edge(log_server) as edge, opened(log_server) as log, client(edge.ws, made("alice")) as one:
         heard: list[bytes] = []
         edge.edge.revocations.listeners["told"] = heard.append
-        for notice in (Notice("revoked", b"nonsense"), Notice("revoked", b"\xff \n\xff"), Notice("unknown", b"")):
+        for notice in (Notice("revoked", b"nonsense"), Notice("revoked", b"\xff \n\xff"), Notice("unknown", b""), DEEP):
             await log.control.announce(notice)
         await log._reads.ask("HSET", "{gateway}:revoked", "sub user:alice", "never")
         await log.control.announce(Notice("told", b"everybody"))

@@ -265,6 +265,9 @@ async def test_a_watcher_who_does_not_read_is_cut_and_resumes(log_server: str, m
         async with source(edge.port, "devices/7/telemetry", slow.last_id) as back:
             await eventually(lambda: len(slow.events) + len(back.events) == 32, within=HANG)
             assert [n for n, _ in slow.data() + back.data()] == list(range(32))
+        count = edge.edge.metrics_of.registry.get_sample_value
+        await eventually(lambda: count("gateway_slow_closes_total") == 1, within=HANG)
+        assert count("gateway_resumes_total", {"recovered": "yes", "reason": ""}) == 1
 
 
 def place(edge: Running) -> str:

@@ -63,6 +63,11 @@ for i = 3, #ARGV, 8 do
     end
     if not at then return 'STALE' end -- the log was deleted; only the first event of a batch can find that
     local offset = string.sub(at, cut)
+    if #offset > 15 and tonumber(offset) >= 4503599627370496 then
+      -- Above another program's entry, where no reader looks and replays have their numbers.
+      redis.call('XDEL', KEYS[1], at)
+      return redis.error_reply('ERR equal or smaller than the target stream top item')
+    end
     heads[key] = offset
     if field then redis.call('HSET', KEYS[5], field, ARGV[i + 7] .. ' ' .. at .. ' ' .. id) end
     if retain ~= '' then

@@ -96,13 +96,13 @@ def read(partition: Partition, reply: Reply) -> Record | Control | Moved | Corru
             return Moved(at, "join" if fields[1] == b"join" else "leave", topic, client, user)
         # Ours have one order, so no dict is needed; another order is another writer.
         if fields[0] != b"topic" or fields[2] != b"id" or fields[4] != b"data" or fields[8] != b"meta":
-            return _corrupt(at, "foreign")
+            return corrupt(at, "foreign")
         event = _event(fields[1], fields[3], fields[5], fields[9])
         if event is None:
-            return _corrupt(at, "checksum")
+            return corrupt(at, "checksum")
         return Record(event, partition, at.epoch, at.offset, int(fields[7]))
     except (IndexError, ValueError, msgspec.MsgspecError) as error:
-        return _corrupt(at, f"unreadable: {error}")
+        return corrupt(at, f"unreadable: {error}")
 
 
 def read_last(partition: Partition, topic: bytes, value: bytes) -> Record | Corrupt:
@@ -115,9 +115,9 @@ def read_last(partition: Partition, topic: bytes, value: bytes) -> Record | Corr
         end = split + int(meta_length)
         event = _event(topic, rest[:split], rest[end:], rest[split:end])
     except (ValueError, msgspec.MsgspecError) as error:
-        return _corrupt(at, f"last value unreadable: {error}")
+        return corrupt(at, f"last value unreadable: {error}")
     if event is None:
-        return _corrupt(at, "checksum of a last value")
+        return corrupt(at, "checksum of a last value")
     return Record(event, partition, at.epoch, at.offset)
 
 
@@ -136,6 +136,7 @@ class _Crc(msgspec.Struct):
     crc: int
 
 
-def _corrupt(at: Position, reason: str) -> Corrupt:
+def corrupt(at: Position, reason: str) -> Corrupt:
+    """Say in the log that the entry ``at`` is not delivered, and why."""
     _logger.error("log entry %s is not delivered: %s; run: gateway doctor", at, reason)
     return Corrupt(at, reason)

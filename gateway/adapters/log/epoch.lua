@@ -22,6 +22,11 @@ if exists then
   for i = 1, #info, 2 do
     if info[i] == 'last-generated-id' then above(info[i + 1]) end
   end
+  if known[2] and offset >= 4503599627370496 then
+    -- No append of ours came so far: go on after the last that did.
+    local newest = redis.call('XREVRANGE', KEYS[1], known[2] .. '-4503599627370495', '-', 'COUNT', 1)[1]
+    offset = newest and tonumber(string.match(newest[1], '-(%d+)$')) or tonumber(redis.call('HGET', KEYS[2], known[2]))
+  end
 else
   -- Somebody deleted the log alone: offsets still go on, from the highest that is remembered.
   local table_ = redis.call('HGETALL', KEYS[2])

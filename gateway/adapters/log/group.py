@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Literal, cast
 
 import msgspec
@@ -86,6 +86,14 @@ class Groups:
         """The groups that have ever begun in ``partition`` and were not forgotten."""
         members = cast("list[bytes]", await self._reads.ask("SMEMBERS", part(partition, "groups")))
         return sorted(name.decode() for name in members)
+
+    async def begun(self, partitions: Iterable[Partition], group: str) -> list[Partition]:
+        """Those of ``partitions`` where ``group`` has begun."""
+        return [partition for partition in partitions if group in await self.names(partition)]
+
+    async def states(self, partitions: Iterable[Partition]) -> list[GroupState]:
+        """How far every group is in each of ``partitions``."""
+        return [await self.ask(partition, group) for partition in partitions for group in await self.names(partition)]
 
     async def ask(self, partition: Partition, group: str) -> GroupState:
         """How far it is; raises `NotAvailable` where it never began."""

@@ -11,7 +11,7 @@ import msgspec
 from gateway import limits
 from gateway.adapters.log import entry, epochs
 from gateway.adapters.log.entry import Control, Corrupt, Moved
-from gateway.adapters.log.keys import Counters, log_key, part, parts
+from gateway.adapters.log.keys import REPLAYS, Counters, log_key, part, parts
 from gateway.adapters.log.link import WALK, Link, good
 from gateway.adapters.log.resp import Reply, last_id, pack
 from gateway.core.event import Partition, Position, Record
@@ -69,6 +69,9 @@ class History:
             for one in entries[start : start + limits.LOG_PAGE]:
                 thing = entry.read(partition, one)
                 at = _at(thing)
+                if at.offset >= REPLAYS:
+                    self._counters.corrupt += 1
+                    return Page(records, position, floor, lost=floor > after.offset)
                 if at.offset != position.offset + 1:
                     floor = at.offset - 1
                 position = at

@@ -41,6 +41,7 @@ class Counters:
         "epoch_changes",
         "fenced",
         "overtaken",
+        "reconnects",
         "replayed",
         "retries",
         "settles",
@@ -58,6 +59,8 @@ class Counters:
         self.fenced = 0
         #: Unfinished entries that trimming made dead letters of.
         self.overtaken = 0
+        #: Connections that ended without us wanting it.
+        self.reconnects = 0
         self.replayed = 0
         self.retries = 0
         self.settles = 0

@@ -26,13 +26,20 @@ if was[1] and was[1] ~= '' and was[5] == known[2] then
   if left > 0 and left <= 2 * tonumber(was[4]) then return {'HELD', was[2]} end
 end
 
+local function offset_of(id) return tonumber(string.match(id, '-(%d+)$')) end
 local first, top
 local info = redis.call('XINFO', 'STREAM', KEYS[1])
 for i = 1, #info, 2 do
-  if info[i] == 'last-generated-id' then top = tonumber(string.match(info[i + 1], '-(%d+)$')) end
-  if info[i] == 'first-entry' and info[i + 1] then first = tonumber(string.match(info[i + 1][1], '-(%d+)$')) end
+  if info[i] == 'last-generated-id' then top = info[i + 1] end
+  if info[i] == 'first-entry' and info[i + 1] then first = offset_of(info[i + 1][1]) end
 end
-local floor = first and first - 1 or top
+-- Another program's entry above ours is no top: its offset would stand for all that are to come.
+if offset_of(top) >= 4503599627370496 or tonumber(string.match(top, '^%d+')) > tonumber(known[2]) then
+  local newest = redis.call('XREVRANGE', KEYS[1], known[2] .. '-4503599627370495', '-', 'COUNT', 1)[1]
+  top = newest and newest[1] or known[2] .. '-0'
+end
+top = offset_of(top)
+local floor = first and math.min(first - 1, top) or top
 
 local cursor, claimed = tonumber(was[7] or '0'), tonumber(was[8] or '0')
 if was[7] then

@@ -15,6 +15,7 @@ import hiredis
 import msgspec
 
 from gateway import limits
+from gateway.adapters.log.keys import Counters
 from gateway.adapters.log.resp import Reply, Wire, pack, refusal
 from gateway.errors import GatewayError, Misconfigured, Unavailable
 
@@ -88,9 +89,12 @@ class Link:
     Between failed attempts calls fail at once, by the pauses of `limits.LOG_BACKOFF`.
     """
 
-    def __init__(self, to: Address, greet: Callable[[Wire], Awaitable[None]] | None = None) -> None:
+    def __init__(
+        self, to: Address, greet: Callable[[Wire], Awaitable[None]] | None = None, counters: Counters | None = None
+    ) -> None:
         self._to = to
         self._greet = greet
+        self._counters = counters or Counters()
         self._wire: Wire | None = None
         self._dialling = asyncio.Lock()
         self.closed = False
@@ -200,6 +204,7 @@ class Link:
         if self._wire is wire:
             self.up.clear()
             if not self.closed:
+                self._counters.reconnects += 1
                 self.down_since = asyncio.get_running_loop().time()
 
 

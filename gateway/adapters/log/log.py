@@ -47,7 +47,7 @@ class Log:
         self._to = address(url)
         self._gateway = gateway
         self._apps: dict[Partition, AppLog] = {name: app for app in apps for name in app.partitions(partitions)}
-        self._reads = Link(self._to, self._greet_reads)
+        self._reads = Link(self._to, self._greet_reads, self.counters)
         # One connection per application: WAIT holds one up, and only `replica` asks for it.
         self._writes = {app.app: self._write_link(app, partitions) for app in apps}
         self._writers = {name: self._new_writer(name, app) for name, app in self._apps.items()}
@@ -65,7 +65,7 @@ class Log:
         self.replies = Replies(
             lambda partition: self._writes[self._app(partition).app],
             self._reads,
-            lambda: Link(self._to),
+            lambda: Link(self._to, counters=self.counters),
             gateway,
             lambda partition: self._app(partition).retention,
         )
@@ -74,7 +74,7 @@ class Log:
         #: Who watches which topic, where that is declared.
         self.presence = Presence(lambda partition: self._writes[self._app(partition).app])
         #: What every edge must hear, revocations among it.
-        self.control = Control(self._reads, lambda: Link(self._to), gateway)
+        self.control = Control(self._reads, lambda: Link(self._to, counters=self.counters), gateway)
         self.tickets = Tickets(self._reads, gateway)
         self._tails: list[Tail] = []
 
@@ -116,9 +116,9 @@ class Log:
         try:
             wire = await self._reads.wire()
             await promises.check_replicas(wire, new)
-            await promises.check_format(wire, self._gateway, partitions, keys)
             for link in links.values():
                 await link.wire()
+            await promises.check_format(wire, self._gateway, partitions, keys)  # the last: it stores what is new
         except BaseException:
             for link in links.values():
                 await link.close()
@@ -197,7 +197,7 @@ class Log:
         """A new reader of ``partition``; `Tail.close` it, or `close` closes it."""
         self._app(partition)
         self._tails = [tail for tail in self._tails if not tail.closed]
-        tail = Tail(partition, Link(self._to), self.counters)
+        tail = Tail(partition, Link(self._to, counters=self.counters), self.counters)
         self._tails.append(tail)
         return tail
 
@@ -216,7 +216,7 @@ class Log:
         """
         link = self._reads
         if count > limits.LOG_PAGE:
-            link = self._bulk.setdefault(partition, Link(self._to))
+            link = self._bulk.setdefault(partition, Link(self._to, counters=self.counters))
         return await self._history.read(partition, after, count, link)
 
     async def read_back(self, partition: Partition, before: Position, count: int) -> Page:
@@ -317,7 +317,7 @@ class Log:
             await promises.check_server(wire, [app])
             await epochs.keep(wire, app.partitions(partitions), self.counters)
 
-        return Link(self._to, greet)
+        return Link(self._to, greet, self.counters)
 
     async def _greet_reads(self, wire: Wire) -> None:
         await promises.check_server(wire, [])

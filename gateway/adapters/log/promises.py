@@ -86,15 +86,16 @@ async def check_format(wire: Wire, gateway: str, partitions: int, keys: Mapping[
     ours = {"format": FORMAT, "partitions": str(partitions), "hash": HASH}
     ours |= {f"key {topic}": template for topic, template in keys.items()}
     name = f"{{{gateway}}}:format"
-    new: list[bytes] = []
     # Reading first: a server that is full refuses HSETNX even where there is nothing to set.
     stored = _fields((await wire.call(pack("HGETALL", name)))[0])
-    for field, value in ours.items():
-        if field not in stored:
-            new.append(pack("HSETNX", name, field, value))
+    _compare(stored, ours)  # before anything is stored: what is refused leaves nothing behind
+    new = [pack("HSETNX", name, field, value) for field, value in ours.items() if field not in stored]
     if new:
         await wire.call(*new)
-        stored = _fields((await wire.call(pack("HGETALL", name)))[0])
+        _compare(_fields((await wire.call(pack("HGETALL", name)))[0]), ours)
+
+
+def _compare(stored: Mapping[str, str], ours: Mapping[str, str]) -> None:
     for field, value in ours.items():
         if stored.get(field, value) != value:
             raise Misconfigured(

@@ -15,13 +15,20 @@ local current = redis.call('HGET', KEYS[2], 'current')
 local group = redis.call('HMGET', KEYS[3], 'lease', 'epoch', 'until')
 if ARGV[2] ~= '1' and group[1] ~= '' and group[2] == current and tonumber(group[3]) > now then return 'HELD' end
 
+local function offset_of(id) return tonumber(string.match(id, '-(%d+)$')) end
 local first, top
 local info = redis.call('XINFO', 'STREAM', KEYS[1])
 for i = 1, #info, 2 do
-  if info[i] == 'last-generated-id' then top = tonumber(string.match(info[i + 1], '-(%d+)$')) end
-  if info[i] == 'first-entry' and info[i + 1] then first = tonumber(string.match(info[i + 1][1], '-(%d+)$')) end
+  if info[i] == 'last-generated-id' then top = info[i + 1] end
+  if info[i] == 'first-entry' and info[i + 1] then first = offset_of(info[i + 1][1]) end
 end
-local floor = first and first - 1 or top
+-- Another program's entry above ours is no top: its offset would stand for all that are to come.
+if offset_of(top) >= 4503599627370496 or tonumber(string.match(top, '^%d+')) > tonumber(current) then
+  local newest = redis.call('XREVRANGE', KEYS[1], current .. '-4503599627370495', '-', 'COUNT', 1)[1]
+  top = newest and newest[1] or current .. '-0'
+end
+top = offset_of(top)
+local floor = first and math.min(first - 1, top) or top
 local cursor = floor
 if ARGV[1] == 'latest' then cursor = top
 elseif ARGV[1] ~= 'earliest' then cursor = math.max(floor, math.min(top, tonumber(ARGV[1]))) end

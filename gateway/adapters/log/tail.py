@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import cast
 
 import msgspec
@@ -9,7 +10,7 @@ import msgspec
 from gateway import limits
 from gateway.adapters.log import entry, epochs
 from gateway.adapters.log.entry import Control, Corrupt, Moved
-from gateway.adapters.log.keys import Counters, log_key, part
+from gateway.adapters.log.keys import REPLAYS, Counters, log_key, part
 from gateway.adapters.log.link import Link, good
 from gateway.adapters.log.resp import Reply, Wire, last_id, pack
 from gateway.adapters.log.returning import Returning
@@ -44,11 +45,15 @@ class Tail(Returning[Batch]):
         self._log, self._live = log_key(partition), part(partition, "live")
         super().__init__(link)
         self._counters = counters
-        #: Last entry that was yielded, control entries included.
+        #: Last entry of ours that was yielded, control entries included.
         self.position = Position(0, 0)
+        #: Where to read on: further than ``position`` where the entries after it are another program's.
+        self._at = self.position
         self._live_at = b"0-0"
         self._lively = True
         self._checked: Wire | None = None
+        #: When nothing was left to read, by the loop's clock.
+        self.ended_at = asyncio.get_running_loop().time()
 
     async def start(self, fill: int) -> list[Record]:
         """Load the newest entries, oldest first, and stand at the log's top.
@@ -56,7 +61,10 @@ class Tail(Returning[Batch]):
         At most ``fill`` entries and `limits.TAIL_FILL_BYTES`. Raises `Unavailable` when the server is away.
         """
         wire = await self._link.wire()
-        self.position, self._live_at = await self._tops(wire)
+        self._at, self._live_at = await self._tops(wire)
+        self.position = await self._ours(wire, self._at)
+        if self.position != self._at:
+            self._foreign(self._at)
         self._checked = wire
         newest: list[Record] = []
         before, left, size = str(self.position), fill, 0
@@ -81,7 +89,7 @@ class Tail(Returning[Batch]):
         Raises `Unavailable` when the server is away.
         """
         wire = await self._link.wire()
-        self.position = epochs.table(good((await wire.call(epochs.ask(self._partition)))[0])).at(offset)
+        self.position = self._at = (await self._epochs(wire)).at(offset)
         self._lively = False
         self._checked = None
 
@@ -90,38 +98,49 @@ class Tail(Returning[Batch]):
 
     async def _joined(self, wire: Wire) -> Batch | None:
         """After a reconnect: does the server still have what we saw? A read beyond its top would wait for ever."""
-        if self._checked is wire:
+        if self._checked is wire and self._at == self.position:
             return None
         top, live = await self._tops(wire)
         if entry.position(live) < entry.position(self._live_at):
             self._live_at = live
+        self._checked = wire
+        if top >= self._at:
+            return None
         if top >= self.position:
-            self._checked = wire
+            self._at = self.position  # what was not ours is gone, and nothing of ours
             return None
         # The log is shorter than what we saw. Whoever comes back with his position hears that from the epochs.
-        found = epochs.table(good((await wire.call(epochs.ask(self._partition)))[0]))
-        self._checked, self.position = wire, top
-        return Batch([], [], opened=found, lost=True)
+        self.position, self._at = await self._ours(wire, top), top
+        return Batch([], [], opened=await self._epochs(wire), lost=True)
 
     async def _read_on(self, wire: Wire) -> Batch | None:
-        streams: tuple[bytes | str, ...] = (self._log, self._live, str(self.position), self._live_at)
+        streams: tuple[bytes | str, ...] = (self._log, self._live, str(self._at), self._live_at)
         if not self._lively:
-            streams = (self._log, str(self.position))
+            streams = (self._log, str(self._at))
         block = int(limits.TAIL_BLOCK * 1000)
         ask = pack("XREAD", "COUNT", limits.LOG_PAGE, "BLOCK", block, "STREAMS", *streams)
         reply = good((await wire.call(ask))[0])
+        streams_read = cast("list[tuple[bytes, list[list[Reply]]]]", reply or [])
+        if all(len(entries) < limits.LOG_PAGE for _, entries in streams_read):
+            self.ended_at = asyncio.get_running_loop().time()
         if reply is None:
             self._checked = None  # a quiet log and a log that went back look alike: ask
             return None
         batch = Batch([], [])
-        position = self.position
-        for name, entries in cast("list[tuple[bytes, list[list[Reply]]]]", reply):
+        position, read_to, known = self.position, self._at, None
+        for name, entries in streams_read:
             if name == self._live.encode():
                 self._take_live(entries, batch)
                 continue
             for one in entries:
                 thing = self._read(one)
-                at = Position(thing.epoch, thing.offset) if isinstance(thing, Record) else thing.at
+                at = read_to = Position(thing.epoch, thing.offset) if isinstance(thing, Record) else thing.at
+                if at.epoch != position.epoch:
+                    known = known or await self._epochs(wire)
+                if at.offset >= REPLAYS or (known is not None and at.epoch not in known.first):
+                    if not isinstance(thing, Corrupt):
+                        self._foreign(at)
+                    continue
                 if at.offset != position.offset + 1:
                     batch.lost = True
                     # What was read before the hole joins no more with what comes after it.
@@ -132,8 +151,8 @@ class Tail(Returning[Batch]):
                 elif isinstance(thing, Control):
                     batch.opened = Epochs({})
         if batch.opened is not None:
-            batch.opened = epochs.table(good((await wire.call(epochs.ask(self._partition)))[0]))
-        self.position = position
+            batch.opened = await self._epochs(wire)
+        self.position, self._at = position, read_to
         news = batch.records or batch.live or batch.moved or batch.lost or batch.opened is not None
         return batch if news else None
 
@@ -152,7 +171,24 @@ class Tail(Returning[Batch]):
             self._counters.corrupt += 1
         return thing
 
+    def _foreign(self, at: Position) -> None:
+        """It stands where no append of ours does: it is passed by, and what follows our own stays to be read."""
+        entry.corrupt(at, "foreign")
+        self._counters.corrupt += 1
+
     async def _tops(self, wire: Wire) -> tuple[Position, bytes]:
         """The last id ever given in the log and in the live stream; zero where there is none."""
         log, live = await wire.call(pack("XINFO", "STREAM", self._log), pack("XINFO", "STREAM", self._live))
         return entry.position(last_id(log)), last_id(live)
+
+    async def _ours(self, wire: Wire, top: Position) -> Position:
+        """The last of ours up to ``top``, which may be another program's and stand above all that is to come."""
+        current = (await self._epochs(wire)).current
+        if not current or (top.epoch <= current and top.offset < REPLAYS):
+            return top
+        newest = pack("XREVRANGE", self._log, f"{current}-{REPLAYS - 1}", "-", "COUNT", 1)
+        found = cast("list[list[Reply]]", good((await wire.call(newest))[0]))
+        return entry.position(cast("bytes", found[0][0])) if found else Position(current, 0)
+
+    async def _epochs(self, wire: Wire) -> Epochs:
+        return epochs.table(good((await wire.call(epochs.ask(self._partition)))[0]))

@@ -30,6 +30,12 @@ local info = redis.call('XINFO', 'STREAM', KEYS[1])
 for i = 1, #info, 2 do
   if info[i] == 'last-generated-id' then top = info[i + 1] end
 end
+local current = redis.call('HGET', KEYS[2], 'current') or '0'
+-- Another program's entry above ours is no top: its offset would stand for all that are to come.
+if offset_of(top) >= 4503599627370496 or tonumber(string.match(top, '^%d+')) > tonumber(current) then
+  local newest = redis.call('XREVRANGE', KEYS[1], current .. '-4503599627370495', '-', 'COUNT', 1)[1]
+  top = newest and newest[1] or current .. '-0'
+end
 local clock = redis.call('TIME')
 local now = tonumber(clock[1]) * 1000 + math.floor(tonumber(clock[2]) / 1000)
 local newest = redis.call('ZREVRANGE', KEYS[5], 0, 0, 'WITHSCORES')

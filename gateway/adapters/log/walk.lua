@@ -17,8 +17,6 @@ for i = 1, #info, 2 do
   if info[i] == 'first-entry' and info[i + 1] then first = info[i + 1][1] end
 end
 local function offset_of(id) return tonumber(string.match(id, '-(%d+)$')) end
-local trimmed = first and offset_of(first) - 1 or offset_of(top)
-
 local epochs = {}
 local stored = redis.call('HGETALL', KEYS[2])
 for i = 1, #stored, 2 do
@@ -27,6 +25,12 @@ for i = 1, #stored, 2 do
   end
 end
 table.sort(epochs, function(a, b) return a.number > b.number end)
+-- Another program's entry above ours is no top: no reader ever gets there.
+if epochs[1] and (offset_of(top) >= 4503599627370496 or tonumber(string.match(top, '^%d+')) > epochs[1].number) then
+  local newest = redis.call('XREVRANGE', KEYS[1], epochs[1].name .. '-4503599627370495', '-', 'COUNT', 1)[1]
+  top = newest and newest[1] or epochs[1].name .. '-0'
+end
+local trimmed = first and math.min(offset_of(first) - 1, offset_of(top)) or offset_of(top)
 
 if ARGV[2] ~= '0' then
   local known, following = false, math.huge

@@ -76,6 +76,27 @@ def add_api_key(path: Path, name: str) -> str:
     return key
 
 
+def load_api_key(path: Path) -> str:
+    """Return the API key that is all of the file at ``path``; raises :class:`Misconfigured`."""
+    key = read_file(path, limits.KEY_BYTES, "API key", private=True).decode(errors="replace").strip()
+    if not key.startswith(PREFIX) or not key.isprintable() or " " in key:
+        raise Misconfigured(f"{path} holds no API key", "make one with `gateway token --api-key NAME`")
+    return key
+
+
+def keep_api_key(keys: Path, name: str, path: Path) -> None:
+    """See that the file at ``path`` holds a key of ``service:NAME`` that is among ``keys``; else make one."""
+    try:
+        load_api_keys(keys).verify(load_api_key(path))
+    except (BadToken, Misconfigured):
+        text = add_api_key(keys, name) + "\n"
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        draft = path.with_name(f".{path.name}.{os.getpid()}")
+        with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+            file.write(text)
+        draft.replace(path)
+
+
 def drop_api_keys(path: Path, name: str) -> int:
     """Forget every key of ``service:NAME``; return how many there were."""
     before = after = 0

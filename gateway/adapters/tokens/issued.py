@@ -12,6 +12,7 @@ from gateway.core.access import Principal
 from gateway.errors import Refused
 
 _ROLES: Final = ("user", "operator")
+_NAMED: Final = (*_ROLES, "service")
 
 
 def issue(
@@ -24,12 +25,14 @@ def issue(
     issuer: str = "",
     jti: str = "",
     channel: str = "",
+    kid: str = "",
 ) -> str:
     """Return a token for a user or an operator that ends ``seconds`` after ``now``; of one subscription by ``channel``.
 
-    Raises :class:`Refused` for any other principal, and for a life that is not 1 to ``limits.TOKEN_LIFE`` seconds.
+    ``kid``: the key of the ring that ``secret`` is, where it is not the development key; then for a service too. Raises
+    :class:`Refused` for any other principal, and for a life that is not 1 to ``limits.TOKEN_LIFE`` seconds.
     """
-    if principal.kind not in _ROLES:
+    if principal.kind not in (_NAMED if kid else _ROLES):
         raise Refused(f"{principal} gets no token here", "tokens name a user or an operator")
     if not 0 < seconds <= limits.TOKEN_LIFE:
         raise Refused(f"a token cannot last {seconds} seconds", f"use 1 to {limits.TOKEN_LIFE}")
@@ -39,4 +42,4 @@ def issue(
     claims |= {"iat": int(now), "exp": int(now) + seconds}
     named = {"aud": audience, "iss": issuer, "jti": jti, "channel": channel}
     claims |= {name: value for name, value in named.items() if value}
-    return jwt.encode(claims, secret, algorithm="HS256")
+    return jwt.encode(claims, secret, algorithm="HS256", headers={"kid": kid} if kid else None)

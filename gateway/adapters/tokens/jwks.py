@@ -47,9 +47,12 @@ class KeySet:
 
     async def run(self) -> None:
         """Fetch, then again from time to time and when a key is wanted: until cancelled."""
+        first = limits.JWKS_FIRST_PAUSE
         while True:
             await self.fetch()
             pause = limits.JWKS_EVERY if not self._why else limits.JWKS_PAUSE
+            if not self.known:
+                pause, first = min(first, pause), first * 2
             try:
                 async with asyncio.timeout(pause):
                     await self._wanted.wait()

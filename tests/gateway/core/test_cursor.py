@@ -76,3 +76,7 @@ def test_any_text_is_a_cursor_or_refused(text: str) -> None:
     except Refused:
         return
     assert found.keys() <= PLACES
+
+
+def test_a_place_that_the_stream_has_left_is_passed_over() -> None:
+    assert parse("orders.0:1-1,devices.0:1-2", PLACES) == {"devices.0": Position(1, 2)}

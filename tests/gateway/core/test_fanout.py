@@ -15,7 +15,7 @@ P = frozenset({"a.0"})
 class Sink:
     """Keeps what it is given; ``full`` is what it does instead."""
 
-    def __init__(self, full: Callable[[], None] | None = None) -> None:
+    def __init__(self, full: Callable[[], object] | None = None) -> None:
         self.frames: list[bytes] = []
         self.full = full
         self.waiting = False
@@ -70,6 +70,13 @@ def test_a_batch_to_one_filter_is_one_object_for_all() -> None:
     fanout.send([record(1), record(2, "a/2")], [Event("a/3", b"0", "live")])
     assert first.frames == [b"[json a/+ e1 1][json a/+ e2 2][json a/+ live -]"]
     assert first.frames[0] is second.frames[0]
+    assert fanout.offered_bytes == 2 * len(first.frames[0])
+
+
+def test_who_leaves_hears_whether_he_was_there() -> None:
+    fanout, one = Fanout(), Sink()
+    fanout.join("a/1", P, "json", JSON, one)
+    assert [fanout.leave("a/1", codec, one) for codec in ("sse", "json", "json")] == [False, True, False]
 
 
 def test_only_who_wants_it_is_offered_it() -> None:
@@ -145,3 +152,13 @@ def test_most_of_those_it_reached_decide_whether_it_is_behind() -> None:
     assert fanout.behind()
     fanout.send([record(2, "a/3")])
     assert not fanout.behind(), "nobody was reached"
+
+
+def test_who_joins_after_a_change_is_served_from_all_places_while_others_stand_where_they_did() -> None:
+    fanout, old, new = Fanout(), Sink(), Sink()
+    fanout.join("#", frozenset({"a.0"}), "sse", SSE, old)
+    fanout.join("#", frozenset({"a.0", "b.0"}), "sse", JSON, new)
+    fanout.leave("#", "sse", old)
+    assert fanout.wanted("b.0")
+    fanout.send([record(1)])
+    assert new.frames == [b"[json # e1 1]"], "what it hears names all its places"

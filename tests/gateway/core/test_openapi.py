@@ -159,6 +159,20 @@ def test_a_document_has_the_address_by_which_it_was_asked_for_and_a_tag() -> Non
     assert told(operations=())["paths"] == {}
 
 
+class Free(msgspec.Struct):
+    tags: list[str] = []
+    until: int | msgspec.UnsetType = msgspec.UNSET
+
+
+def test_a_default_that_is_made_anew_is_not_told() -> None:
+    one = Operation("free", "GET", "/free", "shop", "For all.", ("anyone",), query=Free)
+    (operation,) = told(operations=(one,))["paths"]["/free"].values()
+    assert [(each["name"], "default" in each["schema"]) for each in operation["parameters"]] == [
+        ("tags", False),
+        ("until", False),
+    ]
+
+
 def test_documents_are_kept_within_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "DOCUMENTS", 1)
     api = OpenApi(ALL, Problem)

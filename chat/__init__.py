@@ -1,0 +1,1 @@
+"""Chat: rooms and direct messages, each one log whose numbers have no gap."""

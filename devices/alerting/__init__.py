@@ -1,0 +1,1 @@
+"""Alerting: rules over readings and silence, and who hears of them."""

@@ -1,0 +1,1 @@
+"""Registry: which devices there are, whether they may come in, and whether they are there."""

@@ -1,0 +1,1 @@
+"""Storage: every reading, its rollups, and the newest of each series."""

@@ -1,0 +1,40 @@
+"""The topics of the fleet. What is of one device has one key, so that it arrives in its order."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from devices.events import Alert, Presence, Registered, Status, Window, Wrong
+from gateway import Topic
+
+#: Who watches: a device itself, and people.
+_READ: Final = ("device:{device}", "user", "operator")
+
+
+def _told(name: str, schema: Any, **more: Any) -> Topic:
+    return Topic(pattern=f"devices/{{device}}/{name}", key="{device}", schema=schema, **{"read": _READ, **more})
+
+
+TOPICS: Final = (
+    Topic(
+        pattern="devices/{device}/telemetry",
+        key="{device}",
+        identity="{device}/{boot}/{seq}",
+        mqtt="in",
+        write=("device:{device}",),
+        read=_READ,
+    ),
+    _told("status", Status, mqtt="in", retain=True, write=("device:{device}",)),
+    _told("errors", Wrong, mqtt="out"),
+    _told("presence", Presence, retain=True),
+    _told("registered", Registered, read=("operator",)),
+    _told("windows/{metric}", Window),
+    _told("alerts/{rule}", Alert, retain=True),
+    # What services tell themselves, later.
+    Topic(pattern="devices/registry/project", key="project", kind="command"),
+    Topic(pattern="devices/alerting/rules/{rule}/look", key="{rule}", kind="command"),
+    Topic(pattern="devices/alerting/rules/{rule}/retire", key="{rule}", kind="command"),
+    # In the lane of the device, behind all that it had sent before.
+    Topic(pattern="devices/alerting/devices/{device}/silent", key="{device}", kind="command"),
+    Topic(pattern="devices/alerting/notices/{notice}/notify", key="{notice}", kind="command"),
+)

@@ -1,0 +1,200 @@
+"""Alerting on real servers: thresholds, silence, restarts, acknowledgement, mail and webhooks."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from devices.alerting.hook import signature
+from devices.alerting.service import Silent
+from devices.alerting.tables import FLEET, RULES
+from devices.events import Alert
+from tests.devices.fleet import HOUR, WITHIN, Fleet, Mails, Receiver
+from tests.servers import eventually
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+SECRET = b"what we share"
+
+
+@pytest.fixture(autouse=True)
+def channels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    (tmp_path / "secret").write_bytes(SECRET)
+    monkeypatch.setenv("DEVICES_CHANNELS_FILE", str(tmp_path / "channels.toml"))
+    monkeypatch.setenv("DEVICES_WEBHOOK_PRIVATE", "1")
+    (tmp_path / "channels.toml").write_text("")
+    return tmp_path
+
+
+def named(channels: Path, **found: dict[str, str]) -> None:
+    lines = [f"[{name}]\n" + "".join(f'{k} = "{v}"\n' for k, v in one.items()) for name, one in found.items()]
+    (channels / "channels.toml").write_text("".join(lines))
+
+
+@asynccontextmanager
+async def ruled(fleet: Fleet, name: str, **rule: Any) -> AsyncIterator[None]:
+    await fleet.done("PUT", f"/devices/alerting/rules/{name}", rule)
+    yield
+    await fleet.done("DELETE", f"/devices/alerting/rules/{name}")
+
+
+HOT = {"kind": "above", "metric": "temp", "threshold": 30, "clear": 25, "for": 60}
+
+
+async def heard(fleet: Fleet, device: str, count: int) -> list[Alert]:
+    """What came, each once: a relay that was killed sends the same events, with the same ids, again."""
+    found = await fleet.gateway.events(f"devices/{device}/alerts/+", count, within=WITHIN)
+    return [one.json(Alert) for one in {one.id: one for one in found}.values()]
+
+
+async def firing(fleet: Fleet, rule: str) -> list[dict[str, Any]]:
+    said = await fleet.get("/devices/alerting/alerts")
+    return [one for one in said["items"] if one["rule"] == rule]
+
+
+async def test_it_fires_in_event_time_is_acknowledged_and_resolved(fleet: Fleet) -> None:
+    async with ruled(fleet, "hot", devices="oven-*", **HOT):
+        await fleet.says("oven-1", (1, HOUR, 31), (2, HOUR + 59_000, 31), (3, HOUR + 60_000, 40))
+        await fleet.says("fridge-1", (1, HOUR, 31), (2, HOUR + 60_000, 31))
+        (alert,) = await heard(fleet, "oven-1", 1)
+        assert (alert.what, alert.occurred, alert.value) == ("firing", HOUR + 60_000, 40.0)
+        (row,) = await firing(fleet, "hot")
+        assert (row["device"], row["since"], row["acknowledged"]) == ("oven-1", HOUR, "")
+        await fleet.done("POST", "/devices/alerting/alerts/hot/oven-1/acknowledge", {"comment": "on my way"})
+        await fleet.says("oven-1", (4, HOUR + 61_000, 28), (5, HOUR + 1_000, 1))
+        await fleet.rests()
+        (row,) = await firing(fleet, "hot")
+        assert (row["acknowledged"], row["comment"]) == ("operator:root", "on my way")
+        await fleet.says("oven-1", (6, HOUR + 62_000, 25))
+        assert [one.what for one in await heard(fleet, "oven-1", 2)] == ["firing", "resolved"]
+        again = await fleet.ask("POST", "/devices/alerting/alerts/hot/oven-1/acknowledge", {})
+        assert again.status_code == 404
+        await fleet.says("oven-1", (7, HOUR + 63_000, 31), (8, HOUR + 123_000, 31))
+        await heard(fleet, "oven-1", 3)
+        assert [row["acknowledged"] for row in await firing(fleet, "hot")] == [""]
+    # With its rule the alert ends, for whoever watches too.
+    assert (await heard(fleet, "oven-1", 4))[-1].what == "resolved"
+    await fleet.rests()
+    assert await heard(fleet, "fridge-1", 0) == []
+
+
+async def test_a_kill_forgets_nothing_and_repeats_nothing(fleet: Fleet) -> None:
+    async with ruled(fleet, "killed", devices="kiln", **HOT):
+        await fleet.says("kiln", (1, HOUR, 31))
+        await fleet.rests()
+        async with fleet.gateway.away("devices.alerting", killed=True):
+            await fleet.says("kiln", (2, HOUR + 60_000, 31))
+        assert [one.occurred for one in await heard(fleet, "kiln", 1)] == [HOUR + 60_000]
+        async with fleet.gateway.away("devices.alerting", killed=True):
+            await fleet.says("kiln", (3, HOUR + 61_000, 31))
+        await fleet.rests()
+        assert len(await heard(fleet, "kiln", 1)) == 1
+
+
+async def test_each_silent_device_of_a_fleet_rule_is_told_and_comes_back(fleet: Fleet) -> None:
+    await fleet.says("quiet-1", (1, HOUR, 1))
+    await fleet.says("loud-1", (1, HOUR, 1))
+    await fleet.gateway.publish("devices/quiet-2/registered", {"state": "active"})  # it never said a word
+    await fleet.rests()
+    async with ruled(fleet, "silence", kind="silent", devices="quiet-*", after=0.2):
+        assert [one.what for one in await heard(fleet, "quiet-1", 1)] == ["firing"]
+        assert [one.what for one in await heard(fleet, "quiet-2", 1)] == ["firing"]
+        await fleet.says("quiet-1", (2, HOUR, 1))
+        assert [one.what for one in await heard(fleet, "quiet-1", 2)] == ["firing", "resolved"]
+        await fleet.gateway.publish("devices/quiet-2/registered", {"state": "suspended"})
+        assert [one.what for one in await heard(fleet, "quiet-2", 2)] == ["firing", "resolved"]
+    await fleet.rests()
+    assert await heard(fleet, "loud-1", 0) == []
+
+
+async def test_what_came_while_it_was_away_is_no_silence(fleet: Fleet) -> None:
+    """The question stands behind the readings that came before it, however late both are handled."""
+    async with ruled(fleet, "away", kind="silent", devices="away-1", after=3600):
+        await fleet.says("away-1", (1, HOUR, 1))
+        await fleet.rests()
+        async with fleet.gateway.database("devices.alerting") as db:
+            version = await db.scalar(RULES.select().with_only_columns(RULES.c.version).where(RULES.c.rule == "away"))
+            seen = await db.scalar(FLEET.select().with_only_columns(FLEET.c.seen).where(FLEET.c.device == "away-1"))
+            await db.execute(FLEET.update().where(FLEET.c.device == "away-1").values(seen=seen - 7_200_000))
+        async with fleet.gateway.away("devices.alerting"):
+            await fleet.says("away-1", (2, HOUR, 1))
+            question = Silent("away", version, seen)
+            await fleet.gateway.publish("devices/alerting/devices/away-1/silent", question)
+        await fleet.rests()
+        assert await heard(fleet, "away-1", 0) == []
+
+
+async def test_mail_and_webhook_hear_of_it_also_when_they_were_away(fleet: Fleet, channels: Path) -> None:
+    mails, receiver = Mails(), Receiver()
+    async with mails.serving(), receiver.serving():
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("DEVICES_SMTP", f"smtp://127.0.0.1:{mails.port}")
+            hook = {"url": f"http://127.0.0.1:{receiver.port}/alerts", "secret_file": str(channels / "secret")}
+            named(channels, ops={"mail": "ops@example.org"}, pager=hook)
+            mails.refuse, receiver.refuse = "451 later", 503
+            rule = {"kind": "above", "metric": "temp", "threshold": 30, "channels": ["ops", "pager"]}
+            async with ruled(fleet, "loud", devices="told", **rule):
+                await fleet.says("told", (1, HOUR, 31))
+                await eventually(lambda: mails.refused > 0 and receiver.refused > 0, within=WITHIN)
+                mails.refuse, receiver.refuse = "", 0
+                await eventually(lambda: bool(mails.got and receiver.got), within=WITHIN)
+                await fleet.rests()
+                (mail,), ((headers, body),) = mails.got, receiver.got
+    assert str(mail["Subject"]) == "[warning] loud firing: told"
+    at = int(headers["webhook-timestamp"])
+    assert headers["webhook-signature"] == signature(SECRET, headers["webhook-id"], at, body)
+    assert headers["webhook-id"] in str(mail["Message-ID"]).replace("-ops@", "-pager@")
+    assert b'"what":"firing"' in body
+
+
+async def test_a_private_target_is_a_dead_letter(fleet: Fleet, channels: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DEVICES_WEBHOOK_PRIVATE", "")
+    named(channels, inward={"url": "https://127.0.0.1:1/x", "secret_file": str(channels / "secret")})
+    rule = {"kind": "above", "metric": "temp", "threshold": 30, "channels": ["inward"]}
+    async with ruled(fleet, "inward", devices="inward", **rule):
+        await fleet.says("inward", (1, HOUR, 31))
+        await heard(fleet, "inward", 1)
+        await fleet.rests()
+    letters = [one for one in await fleet.gateway.dead_letters() if one.topic.endswith("-inward/notify")]
+    assert {one.error for one in letters} == {"the URL leads into a private network"}
+
+
+@pytest.mark.parametrize(
+    ("name", "rule", "status"),
+    [
+        ("ok", {"kind": "above", "metric": "temp"}, 422),
+        ("ok", {"kind": "above", "metric": "temp", "threshold": 1, "channels": ["nobody"]}, 422),
+        ("NO", HOT, 422),
+        ("ok", {"kind": "sideways"}, 422),
+        ("ok", {**HOT, "more": 1}, 422),
+    ],
+)
+async def test_a_bad_rule_is_refused(fleet: Fleet, name: str, rule: Any, status: int) -> None:
+    assert (await fleet.ask("PUT", f"/devices/alerting/rules/{name}", rule)).status_code == status
+
+
+async def test_rules_are_listed_and_are_operators_to_change(fleet: Fleet) -> None:
+    async with ruled(fleet, "listed", **HOT):
+        assert (await fleet.get("/devices/alerting/rules/listed", by="user:ann"))["for"] == 60
+        assert "listed" in [one["rule"] for one in await fleet.get("/devices/alerting/rules", by="user:ann")]
+        for method, path in (("PUT", "rules/listed"), ("DELETE", "rules/listed"), ("POST", "alerts/x/y/acknowledge")):
+            assert (await fleet.ask(method, f"/devices/alerting/{path}", HOT, by="user:ann")).status_code == 403
+            assert (await fleet.ask(method, f"/devices/alerting/{path}", HOT, by="")).status_code == 401
+    assert (await fleet.ask("GET", "/devices/alerting/rules/listed")).status_code == 404
+
+
+async def test_alerts_come_in_pages(fleet: Fleet) -> None:
+    async with ruled(fleet, "paged", kind="above", metric="temp", threshold=30, devices="paged-*"):
+        await asyncio.gather(*(fleet.says(f"paged-{n}", (1, HOUR, 31)) for n in range(5)))
+        await fleet.rests()
+        found, after = list[str](), ""
+        while True:
+            said = await fleet.get("/devices/alerting/alerts?limit=2" + (f"&after={after}" if after else ""))
+            found += [one["device"] for one in said["items"] if one["rule"] == "paged"]
+            if (after := said["next"]) is None:
+                break
+    assert found == [f"paged-{n}" for n in range(5)]

@@ -1,0 +1,51 @@
+"""The fleet on PostgreSQL, where transactions run side by side: the same promises."""
+
+from __future__ import annotations
+
+import asyncio
+
+from devices.app import app
+from devices.events import Window
+from tests.databases import new_database, postgres
+from tests.devices.fleet import HOUR, WITHIN, open_fleet
+
+
+async def test_a_fleet_on_postgresql() -> None:
+    with postgres() as server:
+        databases = {f"devices.{one.name}": new_database(server, f"devices_{one.name}") for one in app.services}
+        async with open_fleet(databases) as fleet:
+            await fleet.done("POST", "/devices/registry/", {"device": "pg-0"})
+            rule = {"kind": "above", "devices": "pg-*", "metric": "temp", "threshold": 30, "clear": 25}
+            await fleet.done("PUT", "/devices/alerting/rules/hot", rule)
+            await fleet.done(
+                "PUT", "/devices/alerting/rules/quiet", {"kind": "silent", "devices": "pg-*", "after": 0.5}
+            )
+            names = [f"pg-{n}" for n in range(8)]
+            await asyncio.gather(
+                *(fleet.says(name, *((n, HOUR + n * 20_000, 20.0 + n * 3) for n in range(6))) for name in names)
+            )
+            async with fleet.gateway.away("devices.storage"):
+                late = [{"boot": "b", "seq": n, "ts": HOUR + 1, "m": {"temp": 2.0}} for n in (5, 6)]
+                await asyncio.gather(*(fleet.gateway.publish(f"devices/{name}/telemetry", late) for name in names))
+            for name in names:
+                for which in ("hot", "quiet"):
+                    await fleet.gateway.event(f"devices/{name}/alerts/{which}", within=WITHIN)
+            await fleet.done("DELETE", "/devices/alerting/rules/quiet")
+            await fleet.rests()
+            for name in names:
+                (hour,) = (await fleet.get(f"/devices/storage/{name}/series/temp?begin={HOUR}&level=hour"))["items"]
+                assert (hour["count"], hour["min"], hour["max"]) == (7, 2.0, 35.0)
+                (run,) = await fleet.get(f"/devices/storage/{name}/losses")
+                assert (run["received"], run["doubled"], run["lost"]) == (7, 1, 0)
+                said = await fleet.gateway.events(f"devices/{name}/windows/temp", 2, within=WITHIN)
+                assert {one.json(Window).start for one in said} == {HOUR}
+                assert said[-1].json(Window).count == 4
+            page = await fleet.get("/devices/storage/pg-0/series/temp?limit=3&begin=0")
+            assert (
+                len((await fleet.get(f"/devices/storage/pg-0/series/temp?begin=0&after={page['next']}"))["items"]) == 4
+            )
+            assert len((await fleet.get("/devices/alerting/alerts"))["items"]) == 8
+            await fleet.done("POST", "/devices/registry/pg-0/suspend")
+            await fleet.rests()
+            assert len((await fleet.get("/devices/alerting/alerts?limit=3"))["items"]) == 3
+            assert await fleet.gateway.dead_letters() == []

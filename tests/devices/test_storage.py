@@ -1,0 +1,105 @@
+"""Storage: every reading once, rollups that late data corrects, the newest by event time, and what was lost."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import pytest
+
+from tests.devices.fleet import HOUR, WITHIN, Fleet
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+async def rolled(fleet: Fleet, device: str, level: str) -> list[dict[str, Any]]:
+    items = (await fleet.get(f"/devices/storage/{device}/series/temp?begin={HOUR}&level={level}"))["items"]
+    return list(items)
+
+
+async def test_late_data_corrects_the_rollups_and_nothing_counts_twice(fleet: Fleet) -> None:
+    await fleet.says("late", (1, HOUR + 1_000, 10.0), (3, HOUR + 61_000, 30.0))
+    await fleet.rests()
+    assert await rolled(fleet, "late", "hour") == [{"start": HOUR, "count": 2, "mean": 20.0, "min": 10.0, "max": 30.0}]
+    late = [{"boot": "b", "seq": n, "ts": HOUR + 2_000, "m": {"temp": 2.0}} for n in (1, 2, 3)]
+    await fleet.gateway.publish("devices/late/telemetry", late)  # 1 and 3 are there already
+    await fleet.rests()
+    assert await rolled(fleet, "late", "hour") == [{"start": HOUR, "count": 3, "mean": 14.0, "min": 2.0, "max": 30.0}]
+    assert [item["count"] for item in await rolled(fleet, "late", "minute")] == [2, 1]
+    assert [item["seq"] for item in await rolled(fleet, "late", "raw")] == [1, 2, 3]
+    (newest,) = await fleet.get("/devices/storage/late/latest")
+    assert (newest["ts"], newest["value"], newest["stale"]) == (HOUR + 61_000, 30.0, True)
+    assert newest["age"] > 0
+    (fresh,) = await fleet.get("/devices/storage/late/latest?stale_after=99999999")
+    assert fresh["stale"] is False
+    (run,) = await fleet.get("/devices/storage/late/losses")
+    assert (run["received"], run["doubled"], run["lost"]) == (3, 2, 0)
+
+
+async def test_a_gap_is_counted_until_it_closes(fleet: Fleet) -> None:
+    await fleet.says("gap", (1, HOUR, 1.0), (5, HOUR + 5, 1.0))
+    await fleet.rests()
+    assert [run["lost"] for run in await fleet.get("/devices/storage/gap/losses")] == [3]
+    await fleet.says("gap", (3, HOUR + 3, 1.0))
+    await fleet.says("gap", (1, HOUR + 9, 1.0), boot="c")
+    await fleet.rests()
+    assert [(run["boot"], run["lost"]) for run in await fleet.get("/devices/storage/gap/losses")] == [
+        ("c", 0),
+        ("b", 2),
+    ]
+
+
+async def test_pages_hold_all_of_it_once(fleet: Fleet) -> None:
+    many = [{"boot": "b", "seq": n, "ts": HOUR + n // 2 * 60_000, "m": {"temp": n}} for n in range(25)]
+    await fleet.gateway.publish("devices/pages/telemetry", many)
+    await fleet.rests()
+    for kept, count in (("raw", 25), ("minute", 13)):
+        found, after, path = list[Any](), "", f"/devices/storage/pages/series/temp?begin={HOUR}&level={kept}&limit=4"
+        while True:
+            said = await fleet.get(path + (f"&after={after}" if after else ""))
+            found += [msgspec.json.encode(item) for item in said["items"]]
+            if (after := said["next"]) is None:
+                break
+        assert len(found) == len(set(found)) == count
+    assert (await fleet.get("/devices/storage/pages/series/temp?points=20"))["level"] == "hour"
+
+
+@pytest.mark.parametrize("query", ["level=day", "limit=0", "after=x", "begin=noon", "nothing=1"])
+async def test_a_bad_query_is_refused(fleet: Fleet, query: str) -> None:
+    assert (await fleet.ask("GET", f"/devices/storage/x/series/temp?{query}")).status_code == 422
+
+
+async def test_level_and_points_are_one_too_many(fleet: Fleet) -> None:
+    assert (await fleet.ask("GET", "/devices/storage/x/series/temp?level=raw&points=3")).status_code == 400
+
+
+async def test_a_bad_reading_is_a_dead_letter_and_harms_nobody_beside_it(fleet: Fleet) -> None:
+    await fleet.gateway.publish("devices/bad/telemetry", {"boot": 1, "seq": 1, "ts": HOUR - 10**9, "m": {"temp": 1}})
+    for n in range(20):
+        await fleet.says(f"beside-{n}", (1, HOUR, 1.0))
+    await fleet.says("bad", (2, HOUR, 2.0))
+    await fleet.rests()
+    letters = [one for one in await fleet.gateway.dead_letters() if one.topic == "devices/bad/telemetry"]
+    assert [(one.reason, "from when it arrived" in one.error) for one in letters] == [("rejected", True)]
+    assert [item["value"] for item in await rolled(fleet, "bad", "raw")] == [2.0]
+    for n in range(20):
+        assert len(await rolled(fleet, f"beside-{n}", "raw")) == 1
+
+
+async def test_killed_with_readings_in_hand_it_loses_and_doubles_nothing(fleet: Fleet) -> None:
+    for round in range(3):
+        for n in range(20):
+            await fleet.says(f"killed-{n % 5}", (round * 20 + n, HOUR + n, 1.0))
+        async with fleet.gateway.away("devices.storage", killed=True):
+            await fleet.says("killed-0", (1000 + round, HOUR, 1.0))
+    await fleet.gateway.at_rest(within=WITHIN)
+    counts = [(await rolled(fleet, f"killed-{n}", "hour"))[0]["count"] for n in range(5)]
+    assert counts == [15, 12, 12, 12, 12]
+    for n in range(5):
+        assert len(await rolled(fleet, f"killed-{n}", "raw")) == counts[n]
+
+
+@pytest.mark.parametrize(("by", "status"), [("", 401), ("user:ann", 200), ("operator:root", 200)])
+async def test_people_read_with_a_token(fleet: Fleet, by: str, status: int) -> None:
+    for path in ("latest", "series/temp", "losses"):
+        assert (await fleet.ask("GET", f"/devices/storage/late/{path}", by=by)).status_code == status

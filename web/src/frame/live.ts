@@ -1,0 +1,70 @@
+/** The live connection: one WebSocket for the page, by the SDK that any application would use. */
+import { effect, signal } from "@preact/signals";
+import { Centrifuge, type PublicationContext } from "centrifuge";
+import { root } from "./api.ts";
+import { signOut, token } from "./session.ts";
+
+export type Link = "off" | "connecting" | "live";
+export const link = signal<Link>("off");
+
+/** Closes after which the SDK does not come back (docs/protocol.md), and its own word for a token that is over. */
+const over = (code: number) => (code >= 3500 && code < 4000) || code === 1;
+
+export interface Event {
+  topic: string;
+  id: string;
+  data: unknown;
+  /** Milliseconds since 1970, when it came here. */
+  came: number;
+  /** Counts what came to this page: an id may come twice. */
+  nth: number;
+}
+
+let client: Centrifuge | undefined;
+let heardSoFar = 0;
+
+function connected(): Centrifuge {
+  if (client === undefined) {
+    const url = new URL("connection/websocket", root);
+    url.protocol = url.protocol.replace("http", "ws");
+    client = new Centrifuge(url.href, { token: token.value });
+    client.on("connecting", () => (link.value = "connecting"));
+    client.on("connected", () => (link.value = "live"));
+    client.on("disconnected", ({ code, reason }) => {
+      link.value = "off";
+      if (over(code)) signOut(`The connection was ended: ${reason}`);
+    });
+    client.connect();
+  }
+  return client;
+}
+
+// Another token is another connection, and no token is none.
+effect(() => {
+  if (token.value === "" && client !== undefined) {
+    client.disconnect();
+    client = undefined;
+  }
+});
+
+/**
+ * Hear what passes `filter` until the function that is returned is called. `failed` says why it cannot be, and with an
+ * empty reason that it can be again.
+ */
+export function subscribe(filter: string, heard: (event: Event) => void, failed: (why: string) => void): () => void {
+  const on = connected();
+  const one = on.getSubscription(filter) ?? on.newSubscription(filter);
+  one.on("publication", (publication: PublicationContext) => {
+    const tags = publication.tags as Record<string, string> | undefined;
+    heard({ topic: tags?.topic ?? filter, id: tags?.id ?? "", data: publication.data, came: Date.now(), nth: ++heardSoFar });
+  });
+  one.on("subscribed", () => failed(""));
+  one.on("unsubscribed", ({ code, reason }) => code > 0 && failed(reason));
+  one.on("error", ({ error }) => failed(error.message));
+  one.subscribe();
+  return () => {
+    one.removeAllListeners();
+    one.unsubscribe();
+    on.removeSubscription(one);
+  };
+}
