@@ -148,7 +148,8 @@ class Chat:
 async def open_chat(folder: Path, databases: Mapping[str, str] | None = None) -> AsyncIterator[Chat]:
     """Run chat as README.md says."""
     with pytest.MonkeyPatch.context() as environment:
-        environment.setenv("CHAT_SIGNING_FILE", str(folder / "signing.pem"))
+        # One key for all chats of a run: a test may open a second one, and settings are read when they are needed.
+        environment.setenv("CHAT_SIGNING_FILE", str(folder.parent / "signing.pem"))
         environment.setenv("CHAT_API_KEY_FILE", str(folder / "chat.key"))
         async with running(app, edge=True, databases=databases) as gateway:
             environment.setenv("CHAT_ORIGIN", gateway.url)

@@ -105,6 +105,15 @@ async def test_a_batch_with_one_that_was_handled_fails_whole(new_database: NewDa
         assert await store.seen(GROUP, ["a", "b", "c"]) == {"a"}
 
 
+async def test_an_error_does_not_say_what_is_in_the_row(new_database: NewDatabase) -> None:
+    async with opened(new_database("hidden")) as store:
+        work = await store.begin()
+        with pytest.raises(sa.exc.StatementError) as error:
+            await work.execute(sa.text("INSERT INTO nowhere VALUES (:who)"), {"who": "ann@example.org"})
+        assert "ann@example.org" not in str(error.value)
+        await work.rollback()
+
+
 async def test_a_body_that_fails_takes_nobody_with_it(new_database: NewDatabase) -> None:
     async with opened(new_database("bodies")) as store:
 

@@ -38,7 +38,6 @@ async def test_a_tampered_cursor_is_refused(log_server: str, filter: str) -> Non
             moved(good, epoch=10**30),
             f"{good},{first}",
             f"{good},",
-            f"{good},orders.0:1-1",
             "x" * 5_000,
             "null",
             "0",

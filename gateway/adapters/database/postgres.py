@@ -195,5 +195,6 @@ def _engine(url: str) -> AsyncEngine:
         pool_size=limits.DATABASE_CONNECTIONS,
         max_overflow=0,
         pool_timeout=limits.DATABASE_BUSY,
+        hide_parameters=True,  # an error is logged, and shown with a dead letter: what is in the row is not
         connect_args={"timeout": limits.DATABASE_CONNECT_WITHIN, "command_timeout": limits.DATABASE_ANSWER_WITHIN},
     )

@@ -322,7 +322,10 @@ def _unusable(error: Exception) -> Misconfigured:
 def _engine(url: str) -> Engine:
     # AUTOCOMMIT: what begins and ends is said here, in words, and by nobody else.
     options = {"check_same_thread": False, "isolation_level": None, "cached_statements": 512}
-    return create_engine(url, connect_args=options, poolclass=NullPool, isolation_level="AUTOCOMMIT")
+    # An error is logged, and shown with a dead letter: what is in the row is not.
+    return create_engine(
+        url, connect_args=options, poolclass=NullPool, isolation_level="AUTOCOMMIT", hide_parameters=True
+    )
 
 
 def _connected(engine: Engine) -> Connection:
