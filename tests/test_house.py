@@ -338,3 +338,15 @@ def test_the_words_in_the_documents_are_the_words_of_the_makefile() -> None:
     for path in ("README.md", "CONTRIBUTING.md", "ARCHITECTURE.md"):
         assert set(asked.findall((ROOT / path).read_text(encoding="utf-8"))) <= targets, path
     assert {"run"} <= set(asked.findall((ROOT / "README.md").read_text(encoding="utf-8")))
+
+
+def test_each_promise_names_tests_that_are_there() -> None:
+    said = (ROOT / "docs/guarantees.md").read_text(encoding="utf-8")
+    file, wrong = "", []
+    for name in re.findall(r"`((?:…::|[\w/]+\.py)[^`]*)`", said):
+        path, _, test = name.partition("::")
+        file = file if path == "…" else path
+        source = ROOT / "tests" / file
+        if not source.is_file() or (test and f"def {test}(" not in source.read_text(encoding="utf-8")):
+            wrong.append(f"{name} ({file})")
+    assert wrong == []
