@@ -22,7 +22,7 @@ from gateway.errors import LimitReached, Refused
 from tests.gateways import SECRET, TOPICS, Running, app_logs, client, running_edge, token, verifier
 from tests.servers import eventually
 
-#: A guard against hanging; the promise is a second, and it is measured by the benchmark of the issue.
+#: A guard against hanging; the promise is a second, which nothing here measures.
 WITHIN = 10.0
 
 
