@@ -127,10 +127,13 @@ def said(*argv: str) -> str:
     return subprocess.run(argv, capture_output=True, text=True, timeout=10, check=False).stdout.strip()
 
 
+#: Debian installs brokers there, which is not on every user's PATH.
+SBIN = "/usr/sbin:/usr/local/sbin"
+
+
 def program(name: str) -> str:
     """Return where ``name`` is installed; raises :class:`Absent`."""
-    # Debian installs brokers in /usr/sbin, which is not on every user's PATH.
-    found = shutil.which(name) or shutil.which(name, path="/usr/sbin:/usr/local/sbin")
+    found = shutil.which(name) or shutil.which(name, path=SBIN)
     if found is None:
         raise Absent(f"`{name}` is not on PATH")
     return found

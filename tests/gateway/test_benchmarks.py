@@ -120,6 +120,7 @@ def test_a_peer_that_is_not_here_is_left_out_and_its_row_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", "")
+    monkeypatch.setattr(fanout_peers, "SBIN", "")
     monkeypatch.setattr(fanout_peers, "PEERS", {"NATS": ("nats", "")})
     beside = fanout_peers.Beside(tmp_path, 1000, 1, 1.0)
     beside.again()
