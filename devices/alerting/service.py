@@ -18,10 +18,9 @@ from devices.alerting.rules import Condition, Name, Rule, fingerprint, judged, p
 from devices.alerting.tables import ALERTS, FLEET, RULES, TABLES
 from devices.events import Alert, Registered
 from devices.readings import BadReading, Reading, read
-from devices.rows import upsert
 from devices.settings import settings
 from gateway import Context, Rejected, Retry, Service
-from gateway.sql import Database, Transaction
+from gateway.sql import Database, Transaction, upsert
 
 service = Service(
     "alerting",

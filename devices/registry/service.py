@@ -15,10 +15,10 @@ from devices.registry.broker import project
 from devices.registry.routes import ROUTES, Project
 from devices.registry.rules import presence
 from devices.registry.tables import DEVICES, PRESENCE, SEEN, TABLES, TIMER
-from devices.rows import replaced, upsert
+from devices.rows import replaced
 from devices.settings import settings
 from gateway import Context, Service
-from gateway.sql import Database
+from gateway.sql import Database, upsert
 
 service = Service(
     "registry",

@@ -8,12 +8,11 @@ from typing import Any, Final
 from devices import limits
 from devices.arrivals import forget, fresh
 from devices.readings import BadReading, Reading, read
-from devices.rows import upsert
 from devices.storage.rollup import SIZES, latest, rollups, runs
 from devices.storage.routes import ROUTES
 from devices.storage.tables import ARRIVALS, LATEST, POINTS, ROLLUPS, RUNS, TABLES
 from gateway import Context, Rejected, Service
-from gateway.sql import Database, Transaction
+from gateway.sql import Database, Transaction, upsert
 
 service = Service("storage", database=Database(tables=TABLES, migrations="devices.storage.migrations"), routes=ROUTES)
 _ROLLED: Final = upsert(

@@ -16,6 +16,7 @@ from gateway.adapters.database import Schema, connect
 from gateway.adapters.database.sqlite import SqliteStore
 from gateway.core.event import Event, Meta
 from gateway.errors import Misconfigured, Unavailable
+from gateway.sql import upsert
 from gateway.store import Outgoing, Reading, Seen, Store
 from tests.databases import KINDS, NewDatabase
 from tests.servers import eventually
@@ -103,6 +104,17 @@ async def test_a_batch_with_one_that_was_handled_fails_whole(new_database: NewDa
             await work.claim(GROUP, ["b", "a", "c"])
         await work.rollback()
         assert await store.seen(GROUP, ["a", "b", "c"]) == {"a"}
+
+
+async def test_a_row_that_is_there_is_left_or_changed_as_said(new_database: NewDatabase) -> None:
+    async with opened(new_database("upsert")) as store:
+        work = await store.begin()
+        more = upsert(STOCK, "n = stock.n + excluded.n", "excluded.n > 0")
+        for statement, n in ((upsert(STOCK), 1), (upsert(STOCK, columns=["sku", "n"]), 7), (more, 2), (more, -9)):
+            await work.execute(statement, {"sku": "tea", "n": n})
+        await work.commit()
+        async with store.read() as db:
+            assert await db.scalar(sa.select(STOCK.c.n)) == 3
 
 
 async def test_an_error_does_not_say_what_is_in_the_row(new_database: NewDatabase) -> None:
