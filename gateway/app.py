@@ -44,7 +44,7 @@ class Issuer(msgspec.Struct, frozen=True):
     issuer: str
     audience: str
     algorithm: Literal["EdDSA", "ES256", "RS256"] = "EdDSA"
-    roles: tuple[Literal["user", "device", "service", "operator"], ...] = ("user",)
+    roles: tuple[Literal["user", "viewer", "device", "service", "operator"], ...] = ("user",)
     #: Filters of the application's own topics that its subscription tokens open for whom no grant lets in.
     opens: tuple[str, ...] = ()
 

@@ -91,6 +91,11 @@ class Denied(Refused):
     status = 403
     reply = 103
 
+    def __init__(self, detail: str, remedy: str = "", *, who: str = "") -> None:
+        super().__init__(detail, remedy)
+        #: The principal that a declaration denied, for the audit log; empty where somebody else tells it.
+        self.who = who
+
 
 class KeyReused(Refused):
     """An idempotency key that came before with another body."""
@@ -151,6 +156,13 @@ class Busy(Unavailable):
     code = "busy"
     status = 429
     reply = 111
+
+
+class TooFast(Busy):
+    """More than one client may ask in a second."""
+
+    code = "too_fast"
+    whose = "caller"
 
 
 class RequestFailed(GatewayError):

@@ -37,6 +37,22 @@ ID_BYTES: Final = 128
 
 #: Filters of one client. → error 106
 SUBSCRIPTIONS: Final = 128
+#: Commands of one WebSocket client, and publishes by HTTP of one principal, in a second and at once; set by `[edge]`. A
+#: person or a device says less, a fault in a loop says more. → error 111, 429
+CLIENT_MESSAGES: Final = 50
+CLIENT_BURST: Final = 100
+#: How many times as many commands, beside those it may, a client sends before it is given up. → Close TOO_MANY
+FLOOD: Final = 10
+#: Principals whose publishes by HTTP are counted, about 2 MB. → the longest quiet begins anew
+RATED: Final = 10_000
+#: Connections of one user at one edge; set by `[edge]`. A person has a few devices with a few tabs each, and a network
+#: that changes doubles them for a moment. → Close CONNECTION_LIMIT, final
+USER_CONNECTIONS: Final = 10
+#: Seconds for which all of them are believed to be there, once each has answered a ping. SDKs try again sooner; lines
+#: that broke meanwhile would keep the user out.
+LOOKED_FOR: Final = 3.0
+#: Most of each that may be set. → Misconfigured
+CLIENT_MESSAGES_MOST: Final = 1_000_000
 #: Largest message of a client: a publish of the largest payload in JSON, base64 and all. → close 1009
 MESSAGE_BYTES: Final = 128 * 1024
 #: Fragments of one WebSocket message. 128 KiB in fragments of 128 bytes pass; without a bound, empty fragments would
@@ -267,6 +283,9 @@ AWAY_TOLD_EVERY: Final = 10.0
 SUB_SILENT: Final = 40.0
 #: How long the tokens last that `up` keeps, in seconds. → start it again.
 UP_TOKEN_LIFE: Final = 7 * 86_400
+#: Services that `up` starts at a time: two cores are busy with so many, and the first is there the sooner. → the
+#: others wait for their turn
+UP_AT_ONCE: Final = 3
 #: How often the children are looked at, in seconds.
 LOOK_EVERY: Final = 0.2
 #: Pauses before a dead child is started again, in seconds: they double from the first to the second.

@@ -11,11 +11,11 @@ from typing import Any, Final, Literal, Protocol, TypeVar
 import msgspec
 
 from gateway import limits
-from gateway.core.declared import Declared, Topic
+from gateway.core.declared import Declared, Found, Topic
 from gateway.core.delivery import Retry
 from gateway.core.event import Event, Partition
 from gateway.core.topic import matches, overlap
-from gateway.errors import GatewayError, Misconfigured
+from gateway.errors import GatewayError, Misconfigured, NotDeclared
 from gateway.store import Database, Transaction
 
 _NAME = re.compile(r"[a-z][a-z0-9_-]{0,31}")
@@ -29,7 +29,7 @@ Start = Literal["earliest", "latest"]
 
 _RETRY: Final = Retry()
 #: First levels of the edge's own paths: no application with routes may be called so.
-_TAKEN: Final = ("connection", "dead", "livez", "metrics", "readyz", "topics")
+_TAKEN: Final = ("api", "connection", "dead", "livez", "metrics", "readyz", "topics")
 
 
 class Context(Protocol):
@@ -88,10 +88,21 @@ class Reaction(msgspec.Struct, frozen=True):
     batch: int = 0
     #: Age in seconds from which an event is not handled any more, reason ``expired``; 0: none is too old.
     expires: float = 0.0
+    #: Nobody may declare its topic: then it hears nothing.
+    optional: bool = False
 
     @property
     def name(self) -> str:
         return f"{self.call.__module__}.{self.call.__qualname__}"
+
+    def met(self, declared: Declared) -> list[Found]:
+        """Return the declarations that it meets; raises :class:`NotDeclared` where it has to meet one."""
+        try:
+            return declared.meeting(self.topic.filter)
+        except NotDeclared:
+            if self.optional:
+                return []
+            raise
 
     def payload(self) -> Any:
         """Return the type its first parameter is annotated with; raises :class:`Misconfigured`.
@@ -118,7 +129,7 @@ class Service:
     worker. ``start``: where it begins when it is new: at the oldest kept event, or with what comes from now on.
     ``delays`` are topics or filters of what `Context.later` may send. ``database``: a ``gateway.sql.Database``.
     ``routes``: Starlette's, that its workers serve below ``/APP/SERVICE/``; see ``gateway.web``. ``asks``: other
-    services, as ``APP.SERVICE``, whose routes it asks by ``gateway.web.ask``.
+    services, as ``APP.SERVICE``, whose routes it asks by ``gateway.web.ask``; ``api`` is the gateway's server API.
     """
 
     def __init__(
@@ -153,8 +164,10 @@ class Service:
         #: Opaque here: `adapters/http_service.py` checks and serves them.
         self.routes = tuple(routes)
         for group in asks:
-            if len(parts := group.split(".")) != 2 or not all(map(_NAME.fullmatch, parts)):
-                raise Misconfigured(f"service {name!r} asks {group!r}, which is no service", "write APP.SERVICE")
+            if group != "api" and (len(parts := group.split(".")) != 2 or not all(map(_NAME.fullmatch, parts))):
+                raise Misconfigured(
+                    f"service {name!r} asks {group!r}, which is no service", "write APP.SERVICE, or api"
+                )
         self.asks = tuple(asks)
         self._reactions: list[Reaction] = []
         #: Names of the sagas that it runs: each adds its own.
@@ -172,6 +185,7 @@ class Service:
         timeout: float = limits.DELIVERY_WITHIN,
         batch: int = 0,
         expires: float = 0.0,
+        optional: bool = False,
     ) -> Callable[[F], F]:
         """Give the decorated function every event whose topic ``pattern`` lets through, of whatever application.
 
@@ -179,13 +193,14 @@ class Service:
         decodes from JSON; ``bytes``, ``str``, or ``Event`` for the event itself); one that is not of it is buried at
         once, reason ``schema``. With ``batch`` it takes ``list[Type]`` and ``list[Context]`` of at most so many
         events of different keys; where it raises, each of them is delivered again in a list of its own. ``timeout``
-        and ``expires`` in seconds.
+        and ``expires`` in seconds. ``optional``: of an application that may be absent, as nobody else declares its
+        topics; then nothing comes.
 
         The function stays what it is: tests call it. Raises :class:`Misconfigured`.
         """
 
         def take(call: F) -> F:
-            self._add(Reaction(Topic(pattern=pattern), call, retry, timeout, batch, expires))
+            self._add(Reaction(Topic(pattern=pattern), call, retry, timeout, batch, expires, optional))
             return call
 
         return take
@@ -215,9 +230,7 @@ class Service:
 
     def partitions(self, declared: Declared) -> tuple[Partition, ...]:
         """Return where events that it wants may stand, in order."""
-        return tuple(
-            sorted(declared.places(found for one in self._reactions for found in declared.meeting(one.topic.filter)))
-        )
+        return tuple(sorted(declared.places(found for one in self._reactions for found in one.met(declared))))
 
 
 def contradictions(group: str, service: Service, declared: Declared) -> Iterator[str]:
@@ -229,7 +242,7 @@ def contradictions(group: str, service: Service, declared: Declared) -> Iterator
     for one in service.reactions:
         where = f"service {group!r}: {one.name} on {one.topic.pattern!r}"
         try:
-            met = [found.topic for found in declared.meeting(one.topic.filter)]
+            met = [found.topic for found in one.met(declared)]
             kind = one.payload()
             if kind is not Event and isinstance(msgspec.inspect.type_info(kind), msgspec.inspect.CustomType):
                 yield f"{where}: nothing decodes JSON to {kind}; annotate it with what msgspec knows"

@@ -1,4 +1,4 @@
-"""Everything on one machine: log server, broker, edge, bridge and fleet as children, started again when one dies."""
+"""Everything on one machine: log server, broker, edge, bridge, services as children, started again when one dies."""
 
 from __future__ import annotations
 
@@ -20,20 +20,17 @@ import msgspec
 
 from gateway import limits
 from gateway.adapters import embedded
-from gateway.adapters.child import Door, Plan, Server
-from gateway.adapters.device_rights import acl
+from gateway.adapters.child import Door, Plan, Server, answers
 from gateway.adapters.tokens import keep_api_key
+from gateway.broker_accounts import Accounts
 from gateway.core.declared import Declared
 from gateway.core.mapping import TopicMap
 from gateway.errors import Misconfigured, ServerFailed, ServerMissing
+from gateway.secret_file import write_secret
 from gateway.settings import Settings
 
-#: The demo's devices; what each measures follows from its name, see examples/fleet.py.
-FLEET = tuple(
-    f"{kind}-{n:02d}"
-    for kind, count in (("seattle", 8), ("bay", 8), ("river", 4), ("room", 4), ("meter", 2))
-    for n in range(1, count + 1)
-)
+#: The demo's devices; what each measures follows from its name, see examples/demo.py.
+FLEET = tuple(f"{kind}-{n:02d}" for n in range(1, 7) for kind in ("seattle", "bay", "river", "room", "pump"))
 
 Say = Callable[[str], None]
 
@@ -74,8 +71,9 @@ class Up:
         say: Say,
         services: Sequence[str] = (),
         asking: Sequence[str] = (),
+        demo: Path | None = None,
     ) -> None:
-        """``asking``: those of ``services`` that ask others, and need a key for it."""
+        """``asking``: those of ``services`` that ask others, and need a key for it. ``demo``: a program of FLEET."""
         self._settings = settings
         self._declared = declared
         self._map = topic_map
@@ -83,14 +81,21 @@ class Up:
         self._say = say
         self._services = services
         self._asking = asking
+        self._demo = demo
         # Absolute: the children must not depend on where they stand.
         self.data = Path(settings.gateway.data).resolve()
+        #: In the order in which they start, and stop backwards.
         self._children: list[Server] = []
+        #: Those of them that start behind the others.
+        self._behind: list[Server] = []
+        self._starting: dict[Server, asyncio.Task[None]] = {}
+        self._accounts: Accounts | None = None
+        self._declarations = 0
         self._lock: int | None = None
         self._env: dict[str, str] = {}
 
-    async def start(self, fleet: Path | None = None) -> Running:
-        """Start everything that the settings do not name elsewhere, and the program ``fleet`` with the demo's accounts.
+    async def start(self) -> Running:
+        """Start everything that the settings do not name elsewhere, but services and demo: those come in `keep`.
 
         Raises :class:`Misconfigured` where another ``gateway up`` has the data folder, and
         :class:`ServerFailed` or :class:`ServerMissing`; then call `stop`.
@@ -106,43 +111,50 @@ class Up:
         log = self._settings.log.url
         if not log:
             await self._orphan_gone(self.data / "log" / "valkey.sock")
-            log = (await self._child(lambda: embedded.valkey(self.data / "log"))).url
-        mqtt, broker = self._settings.mqtt.url, "yours"
-        if not mqtt:
-            server = await self._child(lambda: self._broker(FLEET if fleet else ()))
-            mqtt, broker = server.urls[0], server.name
-            self._env |= {"GATEWAY_MQTT_USERNAME": "gateway"}
-            self._env |= {"GATEWAY_MQTT_PASSWORD_FILE": str(self.data / "mqtt" / "gateway.password")}
+            log = (await self._child(partial(embedded.valkey, self.data / "log"))).url
+        mqtt, broker = await self._mqtt()
         edge = self._settings.edge
         port = self._free(edge.host, edge.port or embedded.free_port(), "edge")
-        self._env |= {"GATEWAY_LOG_URL": log, "GATEWAY_MQTT_URL": mqtt, "GATEWAY_EDGE_PORT": str(port)}
-        self._env |= {"GATEWAY_DATA": str(self.data)}
         origin = _origin(edge.host, port, bool(edge.tls_cert))
-        self._env |= {"GATEWAY_ORIGIN": self._settings.gateway.origin or origin}
+        self._env |= {"GATEWAY_LOG_URL": log, "GATEWAY_MQTT_URL": mqtt, "GATEWAY_EDGE_PORT": str(port)}
+        self._env |= {"GATEWAY_DATA": str(self.data), "GATEWAY_ORIGIN": self._settings.gateway.origin or origin}
         for group in self._asking:
             keep_api_key(self._settings.api_keys_file, group, self._settings.key_file(group))
         edges = [f"edge-{n}" for n in range(1, edge.processes + 1)] if edge.processes > 1 else []
         names = (*edges, *self._services, "bridge")
         probed = dict(zip(names, _free_ports(len(names)), strict=True))
-        behind = [
-            word for group in self._services for word in ("--service", f"{group}=http://127.0.0.1:{probed[group]}")
-        ]
-        words = {**dict.fromkeys(edges, ("edge", *behind)), **{group: ("work", group) for group in self._services}}
-        starting = [partial(self._probed, at, name, *words.get(name, (name,))) for name, at in probed.items()]
-        if not edges:
-            starting.append(partial(self._process, "edge", (self._edge_door(port),), "edge", *behind))
-        await asyncio.gather(*(self._child(start) for start in starting))
-        if fleet is not None:
-            accounts = str(self.data / "mqtt" / "devices.json")
-            argv = (sys.executable, "-P", str(fleet), mqtt, accounts)
-            await self._child(lambda: self._server("fleet", argv, ()))
-        # The order in which they stop is this one, backwards.
-        order = ("valkey", "mosquitto", "iotcore", "edge", *names, "fleet")
-        self._children.sort(key=lambda child: order.index(child.name))
+        words = ["edge"]
+        for group in self._services:
+            words += ["--service", f"{group}=http://127.0.0.1:{probed[group]}"]
+            self._behind.append(self._probed(probed[group], group, "work", group, now=False))
+        if self._demo is not None:
+            argv = (sys.executable, "-P", str(self._demo), mqtt, broker, *FLEET)
+            # First, for it waits for what it needs, and shows something as soon as that is there.
+            self._behind.insert(0, self._server("demo", argv, (), now=False))
+        starting = [partial(self._probed, probed[name], name, *words) for name in edges]
+        starting = starting or [partial(self._process, "edge", (self._edge_door(port),), *words)]
+        bridge = partial(self._probed, probed["bridge"], "bridge", "bridge")
+        await asyncio.gather(*(self._child(start) for start in (*starting, bridge)))
+        self._children.sort(key=lambda child: child.name == "bridge")
+        self._children += self._behind
         health = {name: f"http://127.0.0.1:{at}" for name, at in probed.items()}
         found = Running(os.getpid(), origin, log, mqtt, broker, health)
         write_secret(self.data / "up.json", msgspec.json.encode(found).decode())
         return found
+
+    async def _mqtt(self) -> tuple[str, str]:
+        """Return where the broker is, started where none is named, and which it is."""
+        if self._settings.mqtt.url:
+            return self._settings.mqtt.url, "yours"
+        accounts = Accounts(self.data / "mqtt")
+        server = await self._child(partial(self._broker, accounts))
+        self._env |= {"GATEWAY_MQTT_USERNAME": "gateway"}
+        self._env |= {"GATEWAY_MQTT_PASSWORD_FILE": str(server.data / "gateway.password")}
+        if server.name == "mosquitto":
+            self._accounts = accounts
+            # For a registry of devices among the services, see devices/README.md.
+            self._env |= {"DEVICES_BROKER_FOLDER": str(server.data)}
+        return server.urls[0], server.name
 
     @property
     def began(self) -> bool:
@@ -150,43 +162,84 @@ class Up:
         return bool(self._children)
 
     async def keep(self) -> None:
-        """Start again what dies, with growing pauses, until cancelled; each time it says so, and why."""
+        """Start the services, a few at a time, and again whatever dies, with growing pauses, until cancelled.
+
+        Each time it says so, and why.
+        """
+        turns = asyncio.Semaphore(limits.UP_AT_ONCE)
         async with asyncio.TaskGroup() as group:
             for child in self._children:
-                group.create_task(self._keep(child), name=f"keep {child.name}")
+                group.create_task(self._keep(child, turns), name=f"keep {child.name}")
+            if self._services:
+                group.create_task(self._announce(), name="services")
+            if self._accounts is not None:
+                group.create_task(self._follow(self._accounts), name="rights of accounts")
 
     def redeclare(self, declared: Declared, topic_map: TopicMap) -> None:
         """Have the broker's rights follow ``declared``, and every process of ours read the declarations again.
 
         Raises :class:`Misconfigured` where the broker cannot have such rights; then nothing is changed.
         """
-        told = [child for child in self._children if child.name not in ("valkey", "mosquitto", "iotcore", "fleet")]
-        broker = next((child for child in self._children if child.name == "mosquitto"), None)
-        if broker is not None:
-            folder = self.data / "mqtt"
-            try:
-                known = json.loads((folder / "devices.json").read_text())
-                write_secret(folder / "acl", acl(declared, topic_map, known))
-            except (OSError, ValueError) as error:
-                raise Misconfigured(f"the broker's rights in {folder} cannot follow: {error}", "mend it") from None
+        if self._accounts is not None:
+            self._grant(self._accounts, declared, topic_map)
         self._declared.become(declared)
         self._map.become(topic_map)
-        for child in (broker, *told):
-            if child is not None and child.alive:
+        self._declarations += 1
+        for child in self._children:
+            # Who is on the way has no ears yet: it is told when it is there.
+            if child.name not in _DEAF and child not in self._starting and child.alive:
                 os.kill(child.pid, signal.SIGHUP)
 
     async def stop(self) -> None:
-        """Stop every child, the last first, and the edges at once: none drains into another. Nothing stays behind."""
-        for _, equals in groupby(reversed(self._children), lambda child: child.name.partition("-")[0]):
+        """Stop every child, the last first, and equals at once: none drains into another. Nothing stays behind."""
+        kinds = [[*equals] for _, equals in groupby(reversed(self._children), self._kind)]
+        for equals in kinds:
+            for child in equals:
+                child.terminate()
+            if starting := [self._starting[child] for child in equals if child in self._starting]:
+                # One that ends meanwhile fails to start.
+                await asyncio.gather(*starting, return_exceptions=True)
             await asyncio.gather(*(asyncio.to_thread(child.stop) for child in equals))
         if self._lock is not None:
             (self.data / "up.json").unlink(missing_ok=True)
             os.close(self._lock)
             self._lock = None
 
-    async def _keep(self, child: Server) -> None:
+    def _kind(self, child: Server) -> str:
+        return "behind" if child in self._behind else child.name.partition("-")[0]
+
+    async def _announce(self) -> None:
+        """Say when all services are ready."""
+        for door in (door for child in self._behind for door in child.doors):
+            ready = msgspec.structs.replace(door, asks=_asking("/readyz"))
+            while not await asyncio.to_thread(answers, ready):  # noqa: ASYNC110 - another process has no event for us
+                await asyncio.sleep(limits.LOOK_EVERY)
+        self._say(f"all {len(self._services)} services are ready")
+
+    async def _follow(self, accounts: Accounts) -> None:
+        """Give the rights that its declarations have to accounts that a registry makes meanwhile."""
+        seen = accounts.changed
+        while True:
+            await asyncio.sleep(limits.LOOK_EVERY)
+            if (now := accounts.changed) != seen:
+                seen = now
+                try:
+                    self._grant(accounts, self._declared, self._map)
+                except Misconfigured as error:
+                    self._say(str(error))
+
+    def _grant(self, accounts: Accounts, declared: Declared, topic_map: TopicMap) -> None:
+        broker = next(child for child in self._children if child.name == "mosquitto")
+        if accounts.grant(declared, topic_map) and broker.alive:
+            os.kill(broker.pid, signal.SIGHUP)
+
+    async def _keep(self, child: Server, turns: asyncio.Semaphore) -> None:
         loop = asyncio.get_running_loop()
-        born, failures, told = loop.time(), 0, ""
+        told = ""
+        if child in self._behind:
+            async with turns:
+                told = await self._failure(child)
+        born, failures = loop.time(), 0
         while True:
             await asyncio.sleep(limits.LOOK_EVERY)
             if child.alive:
@@ -198,66 +251,74 @@ class Up:
             if not told:
                 self._say(f"{child.name} {last_words(child)}; starting it again")
             await asyncio.sleep(pause)
-            try:
-                await asyncio.to_thread(child.start)
-            except ServerFailed as error:
-                if str(error) != told:
-                    self._say(str(error))
-                told = str(error)
-            else:
-                told = ""
+            told = await self._failure(child, told)
+            if not told:
                 self._say(f"{child.name} is back (process {child.pid})")
             born = loop.time()
+
+    async def _failure(self, child: Server, told: str = "") -> str:
+        """Start ``child``; return why it failed, said where it was not ``told``, or nothing."""
+        declarations = self._declarations
+        starting = asyncio.create_task(asyncio.to_thread(child.start), name=f"start {child.name}")
+        self._starting[child] = starting
+        starting.add_done_callback(lambda _: self._starting.pop(child, None))
+        try:
+            # Who stops us waits for it: see `stop`.
+            await asyncio.shield(starting)
+        except ServerFailed as error:
+            if str(error) != told:
+                self._say(str(error))
+            return str(error)
+        if declarations != self._declarations and child.name not in _DEAF:
+            os.kill(child.pid, signal.SIGHUP)
+        return ""
 
     async def _child(self, start: Callable[[], Server]) -> Server:
         child = await asyncio.to_thread(start)
         self._children.append(child)
         return child
 
-    def _probed(self, port: int, name: str, *words: str) -> Server:
+    def _probed(self, port: int, name: str, *words: str, now: bool = True) -> Server:
         """A process of ours that answers probes at an address of its own."""
-        door = Door(f"http://127.0.0.1:{port}", port=port, asks=_LIVEZ, expects=b"HTTP/1.1 200")
-        return self._process(name, (door,), *words, "--health", f"127.0.0.1:{port}")
+        door = Door(f"http://127.0.0.1:{port}", port=port, asks=_asking("/livez"), expects=b"HTTP/1.1 200")
+        return self._process(name, (door,), *words, "--health", f"127.0.0.1:{port}", now=now)
 
-    def _process(self, name: str, doors: tuple[Door, ...], *words: str) -> Server:
+    def _process(self, name: str, doors: tuple[Door, ...], *words: str, now: bool = True) -> Server:
         config = ("--config", str(self._config)) if self._config is not None else ()
-        return self._server(name, (sys.executable, "-m", "gateway.cli", *words, *config), doors)
+        return self._server(name, (sys.executable, "-m", "gateway.cli", *words, *config), doors, now=now)
 
-    def _server(self, name: str, argv: tuple[str, ...], doors: tuple[Door, ...]) -> Server:
+    def _server(self, name: str, argv: tuple[str, ...], doors: tuple[Door, ...], *, now: bool) -> Server:
         folder = self.data / name
         folder.mkdir(mode=0o700, exist_ok=True)
         # Children inherit our variables; they hold addresses and names of files, never a secret.
         os.environ.update(self._env)
-        return Server(Plan(name, argv, folder, doors))
+        return Server(Plan(name, argv, folder, doors), now=now)
 
     def _edge_door(self, port: int) -> Door:
         url = f"http://127.0.0.1:{port}"
         if self._settings.edge.tls_cert:
             return Door(url, port=port)
-        return Door(url, port=port, asks=_LIVEZ, expects=b"HTTP/1.1 200")
+        return Door(url, port=port, asks=_asking("/livez"), expects=b"HTTP/1.1 200")
 
-    def _broker(self, devices: tuple[str, ...]) -> Server:
+    def _broker(self, accounts: Accounts) -> Server:
         folder = self.data / "mqtt"
-        folder.mkdir(mode=0o700, exist_ok=True)
-        password = _kept(folder / "gateway.password", lambda: secrets.token_urlsafe(24)).strip()
-        known = json.loads(_kept(folder / "devices.json", lambda: "{}"))
-        known |= {name: secrets.token_urlsafe(18) for name in devices if name not in known}
-        write_secret(folder / "devices.json", json.dumps(known, indent=1))
-        users = {**known, "gateway": password}
-        rights = acl(self._declared, self._map, known)
+        users = accounts.by_hand()
         port = self._free("127.0.0.1", 1883, "MQTT broker")
         try:
-            server = embedded.mosquitto(folder, users=users, port=port)
+            server = embedded.mosquitto(folder, users=users, port=port, hashed=accounts.of_a_registry(users))
         except ServerMissing as missing:
             v4 = self._free("127.0.0.1", port + 1, "MQTT 3.1.1 listener")
-            server = embedded.iotcore(folder, users=users, port=port, port_v4=v4)
+            # It takes no account later: those of the demo are made before it starts.
+            demo = {name: secrets.token_urlsafe(18) for name in FLEET} if self._demo is not None else {}
+            server = embedded.iotcore(folder, users={**demo, **users}, port=port, port_v4=v4)
+            write_secret(folder / "demo.json", json.dumps({name: users.get(name, word) for name, word in demo.items()}))
             self._say(
                 f"broker: iotcore, from a Python wheel; MQTT 5 on port {port}, MQTT 3.1.1 on {v4}. It keeps nothing "
-                "across a restart, gives every account every right, lets nobody in without one, and marks no "
-                f"redelivery. For more: {missing.install}"
+                "across a restart, takes no device of a registry, gives every account every right, lets nobody in "
+                f"without one, and marks no redelivery. For more: {missing.install}"
             )
             return server
-        write_secret(folder / "acl", rights)
+        accounts.grant(self._declared, self._map)
         os.kill(server.pid, signal.SIGHUP)
         return server
 
@@ -275,7 +336,7 @@ class Up:
     async def _orphan_gone(self, path: Path) -> None:
         """Wait for the log server of an `up` that was killed: two on one append-only file would ruin it."""
         give_up = asyncio.get_running_loop().time() + limits.ORPHAN_WITHIN
-        while _answers(path):
+        while answers(Door("", path=str(path))):
             if asyncio.get_running_loop().time() > give_up:
                 raise Misconfigured(f"a log server still answers at {path}", "stop it, or set gateway.data")
             await asyncio.sleep(limits.LOOK_EVERY)
@@ -292,7 +353,12 @@ class Up:
         self._lock = lock
 
 
-_LIVEZ = b"GET /livez HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+#: Children that no SIGHUP concerns: the broker's are its accounts' business.
+_DEAF = ("valkey", "mosquitto", "iotcore", "demo")
+
+
+def _asking(path: str) -> bytes:
+    return f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode()
 
 
 def _origin(host: str, port: int, tls: bool) -> str:
@@ -308,15 +374,6 @@ def _free_ports(count: int) -> list[int]:
         return [int(probe.getsockname()[1]) for probe in probes]
 
 
-def _answers(path: Path) -> bool:
-    with socket.socket(socket.AF_UNIX) as probe:
-        try:
-            probe.connect(str(path))
-        except OSError:
-            return False
-        return True
-
-
 def last_words(child: Server) -> str:
     """Return how ``child`` ended, for people: by which signal, else by the last line that it wrote."""
     if child.ended < 0:
@@ -329,18 +386,3 @@ def last_words(child: Server) -> str:
     except OSError:
         text = ""
     return f"ended after saying {text.splitlines()[-1]!r}" if text else "ended without a word"
-
-
-def write_secret(path: Path, text: str) -> None:
-    """Write ``text`` to ``path``, which nobody else may read at any moment."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    with os.fdopen(descriptor, "w") as file:
-        file.write(text)
-    draft.replace(path)
-
-
-def _kept(path: Path, make: Callable[[], str]) -> str:
-    if not path.exists():
-        write_secret(path, make())
-    return path.read_text()

@@ -19,6 +19,7 @@ from gateway.adapters.log import AppLog, Log
 from gateway.adapters.tokens import Verifier, issue
 from gateway.core.access import Principal
 from gateway.core.declared import Declared, Topic
+from gateway.core.rate import UNBOUNDED, Rate
 from gateway.edge.process import WEBSOCKET_PATH, Edge
 from gateway.settings import Settings, TokensTable
 
@@ -80,9 +81,19 @@ async def running_edge(
     anonymous: bool = False,
     origins: Sequence[str] = (),
     verify: Verifier | None = None,
+    rate: Rate = UNBOUNDED,
+    connections_per_user: int = 0,
 ) -> AsyncIterator[Running]:
     log = await Log.open(log_url, app_logs(topics))
-    edge = Edge(log, Declared(topics), verify or verifier(), anonymous=anonymous, origins=origins)
+    edge = Edge(
+        log,
+        Declared(topics),
+        verify or verifier(),
+        anonymous=anonymous,
+        rate=rate,
+        connections_per_user=connections_per_user,
+        origins=origins,
+    )
     stop, ready = asyncio.Event(), asyncio.Event()
     running = asyncio.create_task(edge.run("127.0.0.1", 0, stop, ready), name="edge")
     try:

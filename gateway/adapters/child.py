@@ -61,10 +61,12 @@ class Server:
     elsewhere only `stop` ends it.
     """
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: Plan, *, now: bool = True) -> None:
+        """Where it is not to start ``now``, call `start`."""
         self._plan = plan
         self._child: subprocess.Popen[bytes] | None = None
-        self.start()
+        if now:
+            self.start()
 
     @property
     def name(self) -> str:
@@ -79,6 +81,10 @@ class Server:
     def urls(self) -> tuple[str, ...]:
         """Every door: valkey and redis also by TCP if a port was asked for, iotcore also by MQTT 3.1.1."""
         return tuple(door.url for door in self._plan.doors)
+
+    @property
+    def doors(self) -> tuple[Door, ...]:
+        return self._plan.doors
 
     @property
     def port(self) -> int:
@@ -132,17 +138,22 @@ class Server:
                 start_new_session=True,
             ).result()
         give_up = time.monotonic() + limits.SERVER_READY_WITHIN
-        while not all(_answers(door) for door in self._plan.doors):
+        while not all(answers(door) for door in self._plan.doors):
             if not self._running() or time.monotonic() > give_up:
                 self.kill()
                 raise self._failed()
             time.sleep(0.01)
 
+    def terminate(self) -> None:
+        """SIGTERM, and nothing waits: for several that end side by side."""
+        if self._child is not None:
+            self._child.send_signal(signal.SIGTERM)
+
     def stop(self) -> None:
         """SIGTERM, and SIGKILL after `limits.SERVER_STOP_WITHIN`; returns when the process is gone."""
         if self._child is None:
             return
-        self._child.send_signal(signal.SIGTERM)
+        self.terminate()
         try:
             self._child.wait(limits.SERVER_STOP_WITHIN)
         except subprocess.TimeoutExpired:
@@ -181,7 +192,8 @@ def _taken(port: int) -> bool:
         return True
 
 
-def _answers(door: Door) -> bool:
+def answers(door: Door) -> bool:
+    """Whether somebody answers at ``door`` as it says."""
     family, address = (socket.AF_UNIX, door.path) if door.path else (socket.AF_INET, ("127.0.0.1", door.port))
     with socket.socket(family, socket.SOCK_STREAM) as probe:
         probe.settimeout(1.0)

@@ -10,7 +10,7 @@ import shutil
 import socket
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -65,16 +65,18 @@ def redis(data: Path, *, port: int | None = None, extra: Sequence[str] = ()) -> 
     return _stream_server("redis", _program("redis-server", "apt install redis-server"), data, port, extra)
 
 
-def mosquitto(data: Path, *, users: Mapping[str, str], port: int | None = None) -> Server:
+def mosquitto(data: Path, *, users: Mapping[str, str], port: int | None = None, hashed: Iterable[str] = ()) -> Server:
     """Mosquitto on 127.0.0.1:``port`` (a free one by default); sessions and retained messages survive a restart.
 
     ``users`` maps names to passwords: ``gateway`` may do everything, any other name is a device with the rights of
-    `mosquitto_acl`; a client without a name has ``try/#`` alone. Raises `ServerMissing`, `ServerFailed`.
+    `mosquitto_acl`; a client without a name has ``try/#`` alone. ``hashed``: more lines of its file of passwords. Its
+    process id is in ``mosquitto.pid``. Raises `ServerMissing`, `ServerFailed`.
     """
     program = _program("mosquitto", "apt install mosquitto")
     port = port or free_port()
     folder = _folder(data)
-    _secret(folder / "passwords", "".join(f"{name}:{mosquitto_hash(word)}\n" for name, word in users.items()))
+    lines = [*(f"{name}:{mosquitto_hash(word)}" for name, word in users.items()), *hashed]
+    _secret(folder / "passwords", "".join(f"{line}\n" for line in lines))
     _secret(folder / "acl", mosquitto_acl())
     _secret(folder / "mosquitto.conf", mosquitto_conf(folder, port))
     argv = (program, "-c", str(folder / "mosquitto.conf"))
@@ -115,6 +117,7 @@ set_tcp_nodelay true
 allow_anonymous true
 password_file {folder}/passwords
 acl_file {folder}/acl
+pid_file {folder}/mosquitto.pid
 persistence true
 persistence_location {folder}/
 autosave_interval 60

@@ -16,11 +16,12 @@ from starlette.requests import Request
 from gateway import limits
 from gateway.adapters.http_bounds import TooSlow, check_plain
 from gateway.adapters.tokens import load_api_key
-from gateway.errors import Busy, GatewayError, Misconfigured, TurnedDown, Unavailable
+from gateway.errors import Busy, Denied, GatewayError, Misconfigured, TurnedDown, Unavailable
 from gateway.service import Context
 
 T = TypeVar("T")
 _URN = "urn:topic-gateway:"
+_API = "/api/"
 
 
 class NotLetIn(Unavailable):
@@ -55,7 +56,7 @@ class Asking:
     async def ask(self, method: str, path: str, body: object, headers: Mapping[str, str], within: float) -> bytes:
         """See :func:`ask`."""
         if not f"{path.partition('?')[0]}/".startswith(self._prefixes):
-            group = ".".join(path.split("/")[1:3])
+            group = "api" if path.startswith(_API) else ".".join(path.split("/")[1:3])
             raise Misconfigured(f"service {self._group!r} asks {path[:200]!r}", f"Service(…, asks=[{group!r}])")
         check_plain(path.partition("?")[0].encode())
         try:
@@ -86,7 +87,7 @@ class Asking:
         except httpx.HTTPError as error:
             raise Unavailable(f"{path}: {type(error).__name__}", "is the gateway up?") from None
         _judge(path, answer, data)
-        return data
+        return _result(path, data) if path.startswith(_API) else data
 
     @cached_property
     def _http(self) -> httpx.AsyncClient:
@@ -145,6 +146,9 @@ async def ask(
 ) -> Any:
     """Ask a route of another service, ``/APP/SERVICE/…``, as this one, and return its answer as ``returns``.
 
+    Or the gateway's server API, ``POST /api/METHOD``, where ``api`` is among its ``asks``: then ``returns`` is of the
+    ``result``, and an ``error`` raises as below, 103 as 403, 100 and 111 as a 5xx.
+
     ``of``: what this service does now, a delivery's context or a route's request; the asked one is among its ``asks``.
     ``body``: bytes as they are, anything else as JSON. ``returns``: any type that msgspec decodes; without, nothing is.
     ``within``: seconds for all of it. Nothing is asked twice by itself.
@@ -180,6 +184,34 @@ async def _read(answer: httpx.Response, path: str) -> bytes:
         if len(data) > limits.ASK_ANSWER_BYTES:
             raise WrongAnswer(f"{path} answered more than {limits.ASK_ANSWER_BYTES} bytes", "ask for less")
     return bytes(data)
+
+
+class _Told(msgspec.Struct, frozen=True):
+    code: int
+    message: str = ""
+
+
+class _Answer(msgspec.Struct, frozen=True):
+    """Of the server API: one of the two (docs/protocol.md)."""
+
+    result: msgspec.Raw = msgspec.Raw(b"")
+    error: _Told | None = None
+
+
+def _result(path: str, data: bytes) -> bytes:
+    try:
+        said = msgspec.json.decode(data, type=_Answer)
+    except msgspec.MsgspecError as error:
+        raise WrongAnswer(f"{path} answered what was not agreed on: {error}", "see what it answers") from None
+    match said.error:
+        case None:
+            return bytes(said.result)
+        case _Told(Denied.reply, message):
+            raise NotLetIn(f"{path}: {message}", "see the grants of that topic")
+        case _Told(Unavailable.reply | Busy.reply, message):
+            raise Unavailable(f"{path}: {message}", "ask again")
+        case _Told(code, message):
+            raise TurnedDown(f"{path} answered {code} {message}", code)
 
 
 class _Problem(msgspec.Struct, frozen=True):

@@ -81,6 +81,9 @@ class EdgeMetrics(Metrics):
         super().__init__(log)
         to = self.registry
         self.refused = Counter("gateway_refused", "Requests refused, by error code", ["code"], registry=to)
+        self.rate_limited = Counter(
+            "gateway_rate_limited", "Refused: one client asks too fast, or is there too often", ["door"], registry=to
+        )
         self.published = Counter("gateway_published", "Events published by clients of this edge", ["via"], registry=to)
         self.published_bytes = Counter("gateway_published_bytes", "Their payloads", ["via"], registry=to)
         self._resumes = Counter(

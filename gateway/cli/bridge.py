@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from gateway.adapters.mqtt import Options
 from gateway.bridge import Bridge
-from gateway.cli.configuration import Config, Configuration, gather
+from gateway.cli.configuration import Config, Configuration, gather, password
 from gateway.cli.process import LogFormat, LogLevel, Probe, Waiting, address, open_log, probed, serve
 from gateway.cli.reloading import Reload
 from gateway.errors import Misconfigured
@@ -44,7 +43,7 @@ def options(settings: Settings) -> Options:
         url=mqtt.url,
         client_id=client_id(settings),
         username=mqtt.username or None,
-        password=_password(mqtt.password_file) if mqtt.password_file else None,
+        password=password("mqtt.password_file", mqtt.password_file) if mqtt.password_file else None,
         receive_maximum=mqtt.receive_maximum,
         session_expiry=int(mqtt.session_expiry),
     )
@@ -79,10 +78,3 @@ async def _bridge(
                 await bridge.run(stop)
         finally:
             await log.close()
-
-
-def _password(file: str) -> str:
-    try:
-        return Path(file).read_text(encoding="utf-8").rstrip("\r\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise Misconfigured(f"mqtt.password_file {file} cannot be read: {error}", "name a file with it") from None

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
+from urllib.parse import quote, urlsplit, urlunsplit
 
 import msgspec
 import typer
@@ -27,7 +28,7 @@ from gateway.core.mapping import TopicMap
 from gateway.core.openapi import OpenApi
 from gateway.edge.operations import operations
 from gateway.errors import GatewayError, Misconfigured
-from gateway.settings import Settings, load
+from gateway.settings import LogTable, Settings, load
 from gateway.tables import nearest
 from gateway.up import running
 
@@ -91,11 +92,27 @@ class Configuration(msgspec.Struct, frozen=True):
     def log_url(self) -> str:
         """The log server: of the settings, else of a running ``gateway up``; raises :class:`Misconfigured`."""
         if self.settings.log.url:
-            return self.settings.log.url
+            return _with_account(self.settings.log)
         found = running(self.settings)
         if found is None:
             raise Misconfigured("no log server is named and none runs here", "set log.url, or run `gateway up`")
         return found.log
+
+
+def password(key: str, file: str) -> str:
+    """Return what ``file`` holds, but for the end of its line; raises :class:`Misconfigured`, which names ``key``."""
+    try:
+        return Path(file).read_text(encoding="utf-8").rstrip("\r\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise Misconfigured(f"{key} {file} cannot be read: {error}", "name a file with it") from None
+
+
+def _with_account(log: LogTable) -> str:
+    if not log.password_file:
+        return log.url
+    account = f"{quote(log.username, safe='')}:{quote(password('log.password_file', log.password_file), safe='')}"
+    parts = urlsplit(log.url)
+    return urlunsplit(parts._replace(netloc=f"{account}@{parts.netloc}"))
 
 
 def gather(config: Path | None, environment: Mapping[str, str] | None = None) -> Configuration:

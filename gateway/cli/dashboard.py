@@ -40,7 +40,11 @@ ROWS: Final[dict[str, tuple[Panel, ...]]] = {
         Panel(
             "Refused, and too slow",
             "ops",
-            {"{{code}}": _rate("gateway_refused_total", "code"), "slow": _rate("gateway_slow_closes_total")},
+            {
+                "{{code}}": _rate("gateway_refused_total", "code"),
+                "too fast by {{door}}": _rate("gateway_rate_limited_total", "door"),
+                "slow": _rate("gateway_slow_closes_total"),
+            },
         ),
     ),
     "Events": (

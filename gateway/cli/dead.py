@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import getpass
-import os
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -17,6 +15,7 @@ import typer
 from gateway import logs
 from gateway.adapters.log import DeadLetter
 from gateway.cli.configuration import Config, Json, gather
+from gateway.cli.person import person
 from gateway.cli.shown import printable, shown
 from gateway.cli.tail import open_to_read
 from gateway.errors import Refused
@@ -89,7 +88,7 @@ def replay(
     A device's message that never reached the log (its service is shown as -) is published, if it may be now.
     """
     which = Which(group, reason, topic)
-    _many("replayed", where, which, limit, dry_run, every, config, lambda ls, at: ls.replay(_who(), at, rate))
+    _many("replayed", where, which, limit, dry_run, every, config, lambda ls, at: ls.replay(person(), at, rate))
 
 
 @application.command()
@@ -106,7 +105,7 @@ def drop(
 ) -> None:
     """Forget letters for good."""
     which = Which(group, reason, topic)
-    _many("dropped", where, which, limit, dry_run, every, config, lambda ls, at: ls.drop(_who(), at, rate))
+    _many("dropped", where, which, limit, dry_run, every, config, lambda ls, at: ls.drop(person(), at, rate))
 
 
 @application.command()
@@ -119,7 +118,7 @@ def edit(
     logs.configure()
     place = address(at)
     payload = Path(data[1:]).read_bytes() if data.startswith("@") else data.encode()
-    _run(config, lambda letters: letters.edit(_who(), place, payload), writes=True)
+    _run(config, lambda letters: letters.edit(person(), place, payload), writes=True)
     print(f"replayed {place} with another payload")
 
 
@@ -178,13 +177,6 @@ def _run(config: Path | None, work: Callable[[Letters], Awaitable[T]], *, writes
             await log.close()
 
     return asyncio.run(run())
-
-
-def _who() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):
-        return str(os.getuid())  # a container's user has often no name
 
 
 def _told(progress: Progress) -> None:

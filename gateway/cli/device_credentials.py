@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import getpass
 import logging
 import os
 import re
@@ -22,6 +21,7 @@ from gateway import limits, logs
 from gateway.adapters import embedded
 from gateway.adapters.device_rights import rights
 from gateway.cli.configuration import Config, Configuration, Json, gather
+from gateway.cli.person import person
 from gateway.errors import LimitReached, Misconfigured, Refused
 
 _audit = logging.getLogger("gateway.audit")
@@ -171,19 +171,12 @@ def _checked(devices: list[str]) -> list[str]:
 def _told(verb: str, devices: list[str], folder: Path, pid: int) -> None:
     logs.configure()
     for name in devices:
-        _audit.info("%s, cli: %s credentials of %s in %s", _operator(), verb, name, folder)
+        _audit.info("%s: %s credentials of %s in %s", person(), verb, name, folder)
     if pid:
         try:
             os.kill(pid, signal.SIGHUP)
         except OSError as error:
             raise Misconfigured(f"process {pid} did not get SIGHUP: {error.strerror}", "reload the broker") from None
-
-
-def _operator() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):
-        return str(os.getuid())  # a container's user has often no name
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from gateway.adapters.tokens import Verifier
 from gateway.cli.configuration import Config, Configuration, gather
 from gateway.cli.process import LogFormat, LogLevel, Probe, Waiting, address, naming, open_log, probed, serve
 from gateway.cli.reloading import Reload
+from gateway.core.rate import Rate
 from gateway.edge.process import Edge
 from gateway.errors import Misconfigured
 from gateway.letters import Letters
@@ -102,6 +103,8 @@ async def _edge(
             found.declared,
             verifier,
             anonymous=at.anonymous,
+            rate=Rate(at.messages_per_second, at.message_burst),
+            connections_per_user=at.connections_per_user,
             origins=at.allowed_origins,
             letters=letters,
             services=services,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import getpass
 import logging
 import time
 from collections.abc import Awaitable, Callable
@@ -17,6 +16,7 @@ from rich.table import Table
 from gateway import logs
 from gateway.adapters.log import GroupState, Log
 from gateway.cli.configuration import Config, Configuration, Json, gather
+from gateway.cli.person import person
 from gateway.cli.tail import open_to_read
 from gateway.core.event import Partition
 from gateway.errors import Misconfigured, NotAvailable
@@ -138,7 +138,7 @@ def _change(found: Configuration, group: str, change: Change) -> None:
                 raise NotAvailable(f"no group {group!r} has begun", "see: gateway groups")
             for partition in begun:
                 outcome = await change(log, partition)
-                _audit.info("%s: %s in %s %s", getpass.getuser(), group, partition, outcome)
+                _audit.info("%s: %s in %s %s", person(), group, partition, outcome)
                 print(f"{group} in {partition} {outcome}")
         finally:
             await log.close()

@@ -18,6 +18,7 @@ from gateway.cli.doctor import run as doctor
 from gateway.cli.edge import run as edge
 from gateway.cli.explain import run as explain
 from gateway.cli.groups import application as groups
+from gateway.cli.log_credentials import run as log_credentials
 from gateway.cli.metrics import application as metrics
 from gateway.cli.migrate import run as migrate
 from gateway.cli.pub import run as pub
@@ -60,6 +61,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "check": check,
     "reload": reload,
     "doctor": doctor,
+    "log-credentials": log_credentials,
 }
 for name, command in COMMANDS.items():
     application.command(name)(command)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import getpass
-import os
 import time
 from typing import Annotated, Literal
 
@@ -13,6 +11,7 @@ import typer
 
 from gateway import logs
 from gateway.cli.configuration import Config, Configuration, Json, gather
+from gateway.cli.person import person
 from gateway.cli.rows import print_rows
 from gateway.cli.tail import open_to_read
 from gateway.core.access import Revocation
@@ -56,7 +55,7 @@ def run(
 async def _revoked(found: Configuration, what: Literal["sub", "jti", "key"], name: str, seconds: int) -> Revocation:
     log = await open_to_read(found)
     try:
-        return await revoke(log.control, what, name, seconds, f"{_me()}, cli")
+        return await revoke(log.control, what, name, seconds, person())
     finally:
         await log.close()
 
@@ -83,10 +82,3 @@ def _show(revocations: list[Revocation], json: bool) -> None:
 
 def _date(seconds: int) -> str:
     return time.strftime("%Y-%m-%d %H:%M:%SZ", time.gmtime(seconds))
-
-
-def _me() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # an account without a name, as in many containers
-        return str(os.getuid())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 import uuid
 from typing import Annotated, Literal
@@ -9,15 +10,19 @@ from typing import Annotated, Literal
 import msgspec
 import typer
 
+from gateway import logs
 from gateway.adapters.tokens import add_api_key, drop_api_keys, issue, secret
 from gateway.cli.configuration import Config, Json, gather
+from gateway.cli.person import person
 from gateway.core.access import Principal
 from gateway.settings import Settings
 from gateway.tables import duration
 
+_audit = logging.getLogger("gateway.audit")
+
 
 def run(
-    role: Annotated[Literal["user", "operator"], typer.Option(help="What the token's bearer is.")] = "user",
+    role: Annotated[Literal["user", "viewer", "operator"], typer.Option(help="What the token's bearer is.")] = "user",
     sub: Annotated[str, typer.Option(help="The bearer's name.")] = "me",
     channel: Annotated[
         str, typer.Option(metavar="TOPIC", help="For one subscription of the bearer, not to connect with.")
@@ -57,9 +62,12 @@ def run(
 def _api_key(settings: Settings, add: str, drop: str, json: bool) -> None:
     if add and drop:
         raise typer.BadParameter("one at a time", param_hint="--api-key, --drop-api-key")
+    logs.configure()
     if add:
         key = add_api_key(settings.api_keys_file, add)
+        _audit.info("%s: made an API key of service:%s", person(), add)
         print(msgspec.json.encode({"api_key": key, "principal": f"service:{add}"}).decode() if json else key)
     else:
         dropped = drop_api_keys(settings.api_keys_file, drop)
+        _audit.warning("%s: dropped %d API keys of service:%s", person(), dropped, drop)
         print(msgspec.json.encode({"dropped": dropped}).decode() if json else f"{dropped} dropped")

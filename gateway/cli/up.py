@@ -29,11 +29,14 @@ from gateway.cli.shown import Closed, printable, put
 from gateway.cli.tail import events
 from gateway.core.access import Principal
 from gateway.errors import GatewayError, Misconfigured, Unavailable
+from gateway.secret_file import write_secret
 from gateway.settings import loopback
-from gateway.up import Running, Up, write_secret
+from gateway.up import Running, Up
 
 #: What a person publishes by hand is always shown; a first event must not seem to vanish.
 _BY_HAND = ("try/", "rooms/")
+#: What examples/demo.py asks.
+_SHOWN = {"devices.registry", "devices.alerting", "ecommerce.catalog", "ecommerce.inventory"}
 
 
 class Help(msgspec.Struct, frozen=True):
@@ -42,7 +45,7 @@ class Help(msgspec.Struct, frozen=True):
     program: str
     option: str
     running: Running
-    user_token: Path
+    data: Path
 
     def commands(self, found: Configuration, demo: bool) -> list[str]:
         """Return three commands that work as they stand."""
@@ -58,44 +61,57 @@ class Help(msgspec.Struct, frozen=True):
         if self.running.broker == "mosquitto" and shutil.which("mosquitto_pub"):
             port = self.running.mqtt.rpartition(":")[2]
             publish = f"mosquitto_pub -p {port} -q 1 -t try/hello -m 'hello, world'"
+        # A fleet is not for users, whose token a command takes by itself.
+        token = _quoted(str(self.data / "viewer.token"))
         stream = f"{edge}/topics/{quote('devices/+/telemetry', safe='')}/events"
-        bearer = "" if found.settings.edge.anonymous else f' -H "Authorization: Bearer $(cat {self.user_token})"'
-        return [f"{say} sub{option} 'devices/+/telemetry'", publish, f"curl -N{bearer} '{stream}'"]
+        return [
+            f"{say} sub{option} --token-file {token} 'devices/+/telemetry'",
+            publish,
+            f"curl -N -H \"Authorization: Bearer $(cat {token})\" '{stream}'",
+            f"{say} dead ls{option}",
+        ]
 
 
 def run(
-    demo: Annotated[bool, typer.Option("--demo", help="With the demo's topics and its fleet of devices.")] = False,
+    demo: Annotated[
+        bool, typer.Option("--demo", help="With the demo's applications, a stocked shop and a fleet of devices.")
+    ] = False,
     config: Config = None,
 ) -> None:
-    """Run everything on this machine: log server, broker, edge and bridge. Ctrl-C stops all of it.
+    """Run everything on this machine: log server, broker, edge, bridge and services. Ctrl-C stops all of it.
 
     A server that log.url or mqtt.url names is used instead of one of our own. Data and secrets are kept in .gateway.
     SIGHUP, or `gateway reload`: the topics of gateway.toml are read again.
     """
-    fleet = _fleet() if demo else None
-    if fleet is not None and config is None and not Path("gateway.toml").is_file():
-        config = _relative(fleet.parent.parent / "gateway.toml")
+    program = _demo() if demo else None
+    if program is not None and config is None and not Path("gateway.toml").is_file():
+        config = _relative(program.parent.parent / "gateway.toml")
     found = gather(config)
+    if program is not None and (missing := _SHOWN - found.services.keys()):
+        raise Misconfigured(
+            f"the demo shows services that are not here: {', '.join(sorted(missing))}",
+            "leave --demo out, or name the demo's applications in gateway.apps",
+        )
     for warning in warnings(found):
         _say(f"warning: {warning}")
     reload = Reload(found, config)
     # As ever, except under nohup.
     ends = _has_terminal() and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN
-    serve(lambda stop: _up(reload, fleet, ends, stop), "text", "warning", reload.asked)
+    serve(lambda stop: _up(reload, program, ends, stop), "text", "warning", reload.asked)
 
 
-async def _up(reload: Reload, fleet: Path | None, ends: bool, stop: asyncio.Event) -> None:
+async def _up(reload: Reload, demo: Path | None, ends: bool, stop: asyncio.Event) -> None:
     found = reload.found
     asking = [group for group, service in found.services.items() if service.asks]
-    up = Up(found.settings, found.declared, found.topic_map, found.path, _say, tuple(found.services), asking)
+    up = Up(found.settings, found.declared, found.topic_map, found.path, _say, tuple(found.services), asking, demo)
     try:
-        starting = asyncio.create_task(up.start(fleet), name="start")
+        starting = asyncio.create_task(up.start(), name="start")
         stopping = asyncio.create_task(stop.wait(), name="stop")
         await asyncio.wait([starting, stopping], return_when=asyncio.FIRST_COMPLETED)
         if stop.is_set():
             await asyncio.wait([starting])
             return
-        _welcome(found, starting.result(), _tokens(found, up.data), fleet is not None)
+        _welcome(found, starting.result(), _tokens(found, up.data), demo is not None)
         async with asyncio.TaskGroup() as group:
             keeping = group.create_task(up.keep(), name="keep")
             reading = group.create_task(_read_again(up, reload, ends, stop), name="reload")
@@ -188,24 +204,30 @@ def _refused(new: Sequence[DeadLetter]) -> str:
     return f"{printable(letter.topic)} {what}: {printable(why)}{more}; see gateway dead ls"
 
 
-def _welcome(found: Configuration, running: Running, user_token: Path, demo: bool) -> None:
+def _welcome(found: Configuration, running: Running, data: Path, demo: bool) -> None:
     program, option = _program(), ""
     if found.path is not None and found.path != Path("gateway.toml"):
         option = f" --config {_quoted(str(found.path))}"
-    commands = Help(program, option, running, user_token).commands(found, demo)
+    commands = Help(program, option, running, data).commands(found, demo)
     of = f" with {found.path}" if found.path is not None else ""
+    role, others = ("viewer", "a user's") if demo else ("user", "a viewer's")
     _say(f"Topic Gateway {version('topic-gateway')} runs{of}. Ctrl-C stops all of it.")
     _say("")
+    _say(f"  pages      {front(running.edge, data / 'operator.token', sys.stdout.isatty())}")
     _say(f"  HTTP, SSE  {running.edge}")
     _say(f"  WebSocket  ws{running.edge.removeprefix('http')}/connection/websocket")
     _say(f"  MQTT       {running.mqtt}  ({running.broker})")
     if running.broker != "yours":
-        _say(f"             devices' accounts are in {user_token.with_name('mqtt') / 'devices.json'}")
+        _say(f"             accounts by hand are in {data / 'mqtt' / 'devices.json'}")
     for name, at in running.health.items():
-        _say(f"  health     {name}: {at}/readyz")
-    _say(f"  console    {console(running.edge, user_token.with_name('operator.token'), sys.stdout.isatty())}")
-    _say(f"  user       {user_token.read_text().strip()}")
-    _say(f"             kept in {user_token}; an operator's is in {user_token.with_name('operator.token')}")
+        if name not in found.services:
+            _say(f"  health     {name}: {at}/readyz")
+    if found.services:
+        _say(
+            f"  services   {len(found.services)} are starting; until one is ready it answers 503, which says: try again"
+        )
+    _say(f"  {role:<9}  {(data / f'{role}.token').read_text().strip()}")
+    _say(f"             kept in {data / f'{role}.token'}; beside it {others} and an operator's")
     _say("")
     _say("Try next, in another terminal:")
     for command in commands:
@@ -213,19 +235,19 @@ def _welcome(found: Configuration, running: Running, user_token: Path, demo: boo
     _say("")
 
 
-def console(edge: str, token: Path, terminal: bool) -> str:
-    """Return what opens the console: with the operator's ``token`` where a person of this machine alone reads it.
+def front(edge: str, token: Path, terminal: bool) -> str:
+    """Return what opens the pages: with the operator's ``token`` where a person of this machine alone reads it.
 
     Behind ``#`` it is sent to nobody, and the page takes it out of the address; a log file gets no operator's token.
     """
-    address = f"{edge}/console/"
     alone = terminal and loopback(urlsplit(edge).hostname or "")
-    return f"{address}#token={token.read_text().strip()}" if alone else address
+    return f"{edge}/#token={token.read_text().strip()}" if alone else f"{edge}/"
 
 
 def _tokens(found: Configuration, data: Path) -> Path:
+    """Keep a token of each role; return the folder, from here."""
     settings, now = found.settings, time.time()
-    for role in ("operator", "user"):
+    for role in ("operator", "viewer", "user"):
         tokens = settings.tokens
         made = issue(
             secret(settings),
@@ -236,13 +258,13 @@ def _tokens(found: Configuration, data: Path) -> Path:
             issuer=tokens.issuer,
         )
         write_secret(data / f"{role}.token", made + "\n")
-    return _relative(data / "user.token")
+    return _relative(data)
 
 
-def _fleet() -> Path:
-    path = Path(__file__).parents[2] / "examples" / "fleet.py"
+def _demo() -> Path:
+    path = Path(__file__).parents[2] / "examples" / "demo.py"
     if not path.is_file():
-        raise Misconfigured(f"the demo's fleet is not at {path}", "run the demo from a checkout of the repository")
+        raise Misconfigured(f"the demo is not at {path}", "run it from a checkout of the repository")
     return path
 
 

@@ -1,6 +1,6 @@
 """Who may do what: principals, the grants that a topic's declaration gives them, and what was taken back.
 
-A grant is one word: ``anyone``, a kind (``user``, ``device``, ``service``, ``operator``), one principal
+A grant is one word: ``anyone``, a kind (``user``, ``viewer``, ``device``, ``service``, ``operator``), one principal
 (``service:orders``), or a principal named by a level of the topic (``user:{user}``, ``device:{device}``). What no
 grant gives is denied; a deny is written with the same words, and wins over every grant.
 """
@@ -16,8 +16,9 @@ import msgspec
 from gateway import limits
 from gateway.errors import LimitReached, Misconfigured
 
-KINDS = ("user", "device", "service", "operator")
-_GRANT = re.compile(r"anyone|(user|device|service|operator)(:(\{[a-z][a-z0-9_]*\}|[a-zA-Z0-9][a-zA-Z0-9._@-]*))?")
+#: A viewer is no user: who may look at a fleet is somebody else than who buys in a shop.
+KINDS = ("user", "viewer", "device", "service", "operator")
+_GRANT = re.compile(rf"anyone|({'|'.join(KINDS)})(:(\{{[a-z][a-z0-9_]*\}}|[a-zA-Z0-9][a-zA-Z0-9._@-]*))?")
 
 
 class Principal(msgspec.Struct, frozen=True):
@@ -102,7 +103,7 @@ def check_grants(grants: Sequence[str], variables: Sequence[str], where: str) ->
         if not match:
             raise Misconfigured(
                 f"{where}: {grant!r} is not a grant",
-                "write anyone, user, device, service, operator, service:NAME or user:{variable}",
+                f"write anyone, {', '.join(KINDS)}, service:NAME or user:{{variable}}",
             )
         variable = match[3] or ""
         if variable.startswith("{") and variable[1:-1] not in variables:

@@ -95,6 +95,8 @@ class Topic(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
             raise Misconfigured(f"{where}: max_bytes is {self.max_bytes}", f"use 1 to {limits.PAYLOAD_BYTES}")
         for field in ("write", "read", "deny_write", "deny_read"):
             check_grants(getattr(self, field), self.variables, f"{where}, {field}")
+        if any(grant.partition(":")[0] == "viewer" for grant in self.write):
+            raise Misconfigured(f"{where}: write names a viewer, who changes nothing", "grant it to another kind")
 
     @property
     def filter(self) -> str:
@@ -212,14 +214,15 @@ class Declared:
         """Return what ``filter`` meets if ``who`` may read all of it; raises :class:`Denied` naming what refused."""
         met = self.meeting(filter)
         if why := self.refusal(who, filter, met, "read"):
-            raise Denied(f"{who} may not read {filter!r}: {why}", "subscribe to less, or use another token")
+            to = "subscribe to less, or use another token"
+            raise Denied(f"{who} may not read {filter!r}: {why}", to, who=str(who))
         return met
 
     def opened(self, who: Principal, filter: str) -> list[Found]:
         """Return what ``filter`` meets where a token or a server lets ``who`` in: past grants, never past a denial."""
         met = self.meeting(filter)
         if why := self._denial(who, filter, "read"):
-            raise Denied(f"{who} may not read {filter!r}: {why}", "no token and no server opens it")
+            raise Denied(f"{who} may not read {filter!r}: {why}", "no token and no server opens it", who=str(who))
         return met
 
     def writable(self, who: Principal, name: str) -> Found:
@@ -228,7 +231,7 @@ class Declared:
             raise BadTopic(f"{name!r} is a filter", "publish to one concrete topic")
         found = self.find(name)
         if why := self.refusal(who, name, [found], "write"):
-            raise Denied(f"{who} may not publish {name!r}: {why}", "use another token or topic")
+            raise Denied(f"{who} may not publish {name!r}: {why}", "use another token or topic", who=str(who))
         return found
 
     def denying(self, text: str) -> list[Topic]:

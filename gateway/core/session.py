@@ -16,8 +16,9 @@ import msgspec
 from gateway import limits
 from gateway.core import wire
 from gateway.core.access import ANONYMOUS, Grant, Principal
+from gateway.core.rate import UNBOUNDED, Rate, bounded
 from gateway.core.topic import is_filter
-from gateway.errors import BadPayload, Denied, GatewayError, LimitReached, NotAvailable, Refused
+from gateway.errors import BadPayload, Denied, GatewayError, LimitReached, NotAvailable, Refused, TooFast
 
 
 class Close(msgspec.Struct, frozen=True):
@@ -32,10 +33,13 @@ SHUTDOWN = Close(3001, "shutdown")
 EXPIRED = Close(3005, "expired")
 SLOW = Close(3008, "slow")
 NO_PONG = Close(3012, "no pong")
+#: Not final: a page with a fault that publishes in a loop goes on watching, a pause later.
+TOO_MANY = Close(3013, "too many requests")
 INVALID_TOKEN = Close(3500, "invalid token")
 REVOKED = Close(3500, "revoked")
 BAD_REQUEST = Close(3501, "bad request")
 STALE = Close(3502, "stale")
+CONNECTION_LIMIT = Close(3504, "connection limit")
 INAPPROPRIATE_PROTOCOL = Close(3506, "inappropriate protocol")
 NOT_AVAILABLE = Close(3508, "not available")
 
@@ -105,6 +109,13 @@ class Reply(msgspec.Struct, frozen=True):
     frame: bytes
 
 
+class Refuse(msgspec.Struct, frozen=True):
+    """Answer with this error."""
+
+    id: int
+    error: GatewayError
+
+
 class Recall(msgspec.Struct, frozen=True):
     """Read back what was published, and reply."""
 
@@ -121,7 +132,7 @@ class Survey(msgspec.Struct, frozen=True):
     stats: bool
 
 
-Step = Authenticate | Renew | Attach | Prolong | Detach | Store | Call | Recall | Survey | Reply | Close
+Step = Authenticate | Renew | Attach | Prolong | Detach | Store | Call | Recall | Survey | Reply | Refuse | Close
 
 
 class State(enum.Enum):
@@ -149,11 +160,23 @@ STEPS: Final[dict[tuple[State, str], str]] = {
 
 
 class Session:
-    """One client's state. Bounded by ``limits.SUBSCRIPTIONS``."""
+    """One client's state. Bounded by ``limits.SUBSCRIPTIONS``, and its commands by a rate."""
 
-    __slots__ = ("channels", "client", "codec", "permits", "pinged", "principal", "state")
+    __slots__ = (
+        "_flooded",
+        "_free",
+        "_full",
+        "_rate",
+        "channels",
+        "client",
+        "codec",
+        "permits",
+        "pinged",
+        "principal",
+        "state",
+    )
 
-    def __init__(self, client: str, codec: wire.Codec = wire) -> None:
+    def __init__(self, client: str, codec: wire.Codec = wire, rate: Rate = UNBOUNDED) -> None:
         #: The id we gave this connection.
         self.client = client
         #: The form in which this client speaks, and hears.
@@ -166,11 +189,17 @@ class Session:
         self.permits: dict[str, Grant] | None = None
         #: A ping of ours is unanswered.
         self.pinged = False
+        self._rate = rate
+        #: Two buckets, see :class:`Rate`: of its commands, and of those that were one too many.
+        self._full = self._flooded = 0.0
+        #: Subscribes that take nothing from it: who comes back subscribes to all he had at once.
+        self._free = limits.SUBSCRIPTIONS
 
-    def receive(self, frame: bytes) -> Iterator[Step]:
+    def receive(self, frame: bytes, now: float = 0.0) -> Iterator[Step]:
         """Yield what follows from one message, in order; after a :class:`Close` nothing more comes.
 
-        One at a time: what the commands after a connect may do is known only when it was answered.
+        One at a time: what the commands after a connect may do is known only when it was answered. ``now``: see
+        :class:`Rate`.
         """
         try:
             for line in self.codec.commands(frame):
@@ -178,21 +207,44 @@ class Session:
                     break
                 command = self.codec.decode(line)
                 try:
-                    yield self._step(command)
+                    yield self._step(command, now)
                 except GatewayError as e:
-                    yield Reply(self.codec.error(command.id, e))
+                    yield Refuse(command.id, e)
         except BadPayload:
             yield self.close(BAD_REQUEST)
 
-    def _step(self, command: wire.Command) -> Step:
+    def _step(self, command: wire.Command, now: float) -> Step:
         method = command.method
         if method and method != "send" and not 0 < command.id < 2**32:
             return self.close(BAD_REQUEST)
         name = STEPS.get((self.state, method))
         if name is None:
             return self.close(BAD_REQUEST)
-        step: Step = getattr(self, name)(command.id, getattr(command, method, None))
+        ask = getattr(command, method, None)
+        if self._rate.per_second and command.id and not self._is_free(ask):
+            full = self._rate.take(self._full, now)
+            if full is None:
+                return self._too_fast(now)
+            self._full = full
+        step: Step = getattr(self, name)(command.id, ask)
         return step
+
+    def _is_free(self, ask: object) -> bool:
+        """Say whether ``ask`` takes nothing from the rate: what the bound of subscriptions bounds already."""
+        if isinstance(ask, wire.Subscribe) and self._free:
+            self._free -= 1
+            return True
+        # Each was subscribed once. And an SDK whose unsubscribe is refused connects anew.
+        return isinstance(ask, wire.Unsubscribe) and ask.channel in self.channels
+
+    def _too_fast(self, now: float) -> Close:
+        """Refuse a command, or give up on a client that sends ``limits.FLOOD`` times as many as it may."""
+        flooded = self._rate.times(limits.FLOOD).take(self._flooded, now)
+        if flooded is None:
+            return self.close(TOO_MANY)
+        self._flooded = flooded
+        wait = self._rate.wait(self._full, now)
+        raise TooFast(f"more than {self._rate.per_second:g} commands a second came", "ask again", retry_after=wait)
 
     def _connect(self, id: int, ask: wire.Connect) -> Step:
         self.state = State.ASKED
@@ -203,6 +255,8 @@ class Session:
         if self.state is State.ASKED:
             self.state = State.OPEN
             self.principal = principal
+            if not bounded(principal):
+                self._rate = UNBOUNDED
 
     def _refresh(self, id: int, ask: wire.Refresh) -> Step:
         if not ask.token:
@@ -247,6 +301,11 @@ class Session:
     def _unsubscribe(self, id: int, ask: wire.Unsubscribe) -> Step:
         self.ended(ask.channel)
         return Detach(id, ask.channel)
+
+    def returns(self, channel: str) -> None:
+        """A subscription was taken away by us, for the client to ask for it again."""
+        self.ended(channel)
+        self._free += 1
 
     def ended(self, channel: str) -> None:
         """A subscription was refused, or taken away by us."""

@@ -25,6 +25,7 @@ from gateway.edge.shared import Shared
 from gateway.errors import BadToken, Denied, GatewayError, Refused, Unrecoverable
 
 _log = logging.getLogger("gateway.edge")
+_audit = logging.getLogger("gateway.audit")
 
 #: The final close of who is sent away without another word.
 FORCED = Close(3503, "force disconnect")
@@ -180,6 +181,7 @@ class _Server:
         if not user and not client:
             raise Refused("there is no user", "name one; for clients without a user, name the client")
         await self._edge.log.control.announce(Notice(kind, msgspec.json.encode(asked)))
+        _audit.info("%s: %s %s", self._who, kind, f"user {user!r}" if user else f"client {client!r}")
         return Done()
 
     async def presence(self, channel: str) -> PresenceResult:

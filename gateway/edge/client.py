@@ -19,6 +19,7 @@ from gateway.core.session import (
     Detach,
     Prolong,
     Recall,
+    Refuse,
     Renew,
     Reply,
     Session,
@@ -32,7 +33,16 @@ from gateway.edge.presence import user_of
 from gateway.edge.shared import Shared
 from gateway.edge.subscribing import CODECS
 from gateway.edge.terms import Terms
-from gateway.errors import BadToken, Busy, GatewayError, TokenExpired, Unavailable, Unrecoverable
+from gateway.errors import (
+    BadToken,
+    Busy,
+    GatewayError,
+    LimitReached,
+    TokenExpired,
+    TooFast,
+    Unavailable,
+    Unrecoverable,
+)
 
 
 class Client(Terms):
@@ -48,7 +58,7 @@ class Client(Terms):
         gone: Callable[[Client], None],
         subprotocol: str | None = None,
     ) -> None:
-        super().__init__(edge, connection, Session(id, CODECS.get(subprotocol or "", wire)))
+        super().__init__(edge, connection, Session(id, CODECS.get(subprotocol or "", wire), edge.rate))
         self.subprotocol = subprotocol
         #: Told when the connection is gone.
         self._gone = gone
@@ -90,7 +100,7 @@ class Client(Terms):
             # Final: an SDK that speaks Protobuf without saying so would come back with the same for ever.
             self.connection.close(self._session.close(session.INAPPROPRIATE_PROTOCOL))
             return
-        for step in self._session.receive(message):
+        for step in self._session.receive(message, self._edge.loop.time()):
             self._perform(step)
 
     def lost(self) -> None:
@@ -100,6 +110,8 @@ class Client(Terms):
         for channel in self._session.channels:
             self.detach(channel)
         self._kind.connections -= 1
+        if self.grant is not None:
+            self._edge.places.leave(self, self.grant.principal)
         self._session.close(session.NORMAL)
         self._gone(self)
 
@@ -112,6 +124,11 @@ class Client(Terms):
                     self._say(reply)
                 else:
                     self._ponged()
+            case Refuse(id, error):
+                if isinstance(error, TooFast):
+                    self._edge.metrics_of.rate_limited.labels("command").inc()
+                self._edge.refused(error)
+                self._say(self._codec.error(id, error))
             case Close():
                 self.connection.close(step)
             case Authenticate():
@@ -137,6 +154,7 @@ class Client(Terms):
     def _authenticate(self, step: Authenticate) -> None:
         try:
             grant = self._edge.admit(step.token)
+            self._edge.places.take(self, grant.principal, self._edge.loop.time())
         except TokenExpired as e:
             # Not a close: the SDK asks its application for another token and comes back with it.
             self._session.state = session.State.FRESH
@@ -145,6 +163,11 @@ class Client(Terms):
         except BadToken as e:
             self._edge.refused(e)
             self.connection.close(Close(session.INVALID_TOKEN.code, str(e)))
+            return
+        except LimitReached as e:
+            self._edge.metrics_of.rate_limited.labels("connection").inc()
+            self._edge.refused(e)
+            self.connection.close(self._session.close(session.CONNECTION_LIMIT))
             return
         except Unavailable as e:  # a temporary error: the SDK tries again
             self._session.state = session.State.FRESH

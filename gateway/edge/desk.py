@@ -10,31 +10,11 @@ from typing import Literal
 from gateway import limits
 from gateway.adapters.http_letters import Asked, Found, Selected, Step, Verb
 from gateway.adapters.tokens import Grant
+from gateway.edge.denials import Denials
 from gateway.errors import BadToken, Busy, Denied, GatewayError, Refused, TokenExpired
 from gateway.letters import Address, Letters, NoLetter, Progress, Which, address
 
 _audit = logging.getLogger("gateway.audit")
-
-
-class Denials:
-    """Which denied requests the audit log hears of: one of each principal in a second, few in all."""
-
-    def __init__(self) -> None:
-        self._second = 0
-        self._told: set[str] = set()
-        self._untold = 0
-
-    def tell(self, who: str, now: float) -> int | None:
-        """Return how many went untold before this one, or None where it goes untold too."""
-        if int(now) != self._second:
-            self._second = int(now)
-            self._told.clear()
-        if who in self._told or len(self._told) >= limits.DENIALS_TOLD:
-            self._untold += 1
-            return None
-        self._told.add(who)
-        untold, self._untold = self._untold, 0
-        return untold
 
 
 class Desk:

@@ -35,6 +35,7 @@ from gateway.errors import (
     RequestRejected,
     StorageFull,
     TokenExpired,
+    TooFast,
     TooLarge,
     Unavailable,
     Unrecoverable,
@@ -123,7 +124,7 @@ def _topics(anybody: tuple[str, ...]) -> Iterator[Operation]:
             200: Answer("It was there before; or, with `wait`, the reply.", {JSON: Any}, {"event-id": "With `wait`."}),
         },
         errors=(
-            *(*_TAKING, NoRoute, NotDeclared, NotAvailable, KeyReused, LimitReached, StorageFull),
+            *(*_TAKING, NoRoute, NotDeclared, NotAvailable, KeyReused, LimitReached, StorageFull, TooFast),
             *(RequestRejected, RequestFailed, NoReply),
         ),
     )

@@ -29,12 +29,13 @@ from gateway.adapters.listening import listen
 from gateway.adapters.log import Log
 from gateway.adapters.tokens import Grant, Verifier
 from gateway.core import cursor, handshake
-from gateway.core.access import Revocation
+from gateway.core.access import Principal, Revocation
 from gateway.core.asyncapi import AsyncApi, Document, Reached
 from gateway.core.declared import Declared
 from gateway.core.event import Appended, Position, Publication, Record
 from gateway.core.openapi import OpenApi
 from gateway.core.origin import Origins
+from gateway.core.rate import UNBOUNDED, Rate, Rates
 from gateway.edge import past
 from gateway.edge.api import Servers
 from gateway.edge.client import Client
@@ -48,7 +49,7 @@ from gateway.edge.shared import Shared
 from gateway.edge.subscribing import CODECS
 from gateway.edge.tickets import TicketBooth
 from gateway.edge.watch import watch
-from gateway.errors import BadToken, Unavailable
+from gateway.errors import BadToken, TooFast, Unavailable
 from gateway.letters import Letters
 from gateway.settings import loopback
 
@@ -67,13 +68,18 @@ class Edge(Shared):
         verifier: Verifier,
         *,
         anonymous: bool = False,
+        rate: Rate = UNBOUNDED,
+        connections_per_user: int = 0,
         origins: Iterable[str] = (),
         letters: Letters | None = None,
         services: Mapping[str, str] | None = None,
         asyncapi: AsyncApi | None = None,
         openapi: OpenApi | None = None,
     ) -> None:
-        super().__init__(log, declared, verifier, anonymous=anonymous)
+        super().__init__(
+            log, declared, verifier, anonymous=anonymous, rate=rate, connections_per_user=connections_per_user
+        )
+        self._rates = Rates(rate)
         self._asyncapi = asyncapi or AsyncApi(declared, version=self.version, anonymous=anonymous)
         self._openapi = openapi or OpenApi(operations(anonymous=anonymous), Problem, version=self.version)
         self._allowed = tuple(origins)
@@ -226,12 +232,20 @@ class Edge(Shared):
 
     async def publish(self, token: str, asked: Publication) -> tuple[Appended, str]:
         who = self.admit(token).principal
+        self._pace(who)
         topic = self.declared.writable(who, asked.topic).topic  # now: while it is stored, it may be declared away
         stored = await self.publisher.publish(who, asked)
         return stored, "none" if topic.ephemeral else self.log.durability(topic.owner)
 
+    def _pace(self, who: Principal) -> None:
+        wait = self._rates.take(who, self.loop.time())
+        if wait:
+            self.metrics_of.rate_limited.labels("http").inc()
+            raise TooFast(f"{who} publishes more than {self.rate.per_second:g} a second", "wait", retry_after=wait)
+
     async def request(self, token: str, asked: Publication, within: float) -> tuple[str, bytes]:
         grant = self.admit(token)
+        self._pace(grant.principal)
         stored, reply = await self.requests.ask(grant.principal, asked, within)
         if token:
             self.revocations.check(grant)  # it may have been revoked while it waited

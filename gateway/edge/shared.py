@@ -19,22 +19,38 @@ from gateway.core.census import Census
 from gateway.core.declared import Declared, Found
 from gateway.core.event import Partition, Position, Record
 from gateway.core.fanout import Fanout
+from gateway.core.rate import UNBOUNDED, Rate
 from gateway.core.topic import matches
+from gateway.edge.denials import Denials
+from gateway.edge.places import Places
 from gateway.edge.presence import Presence
 from gateway.edge.publisher import Publisher
 from gateway.edge.readers import Readers
 from gateway.edge.requests import Requests
 from gateway.edge.revocations import Good, Revocations
-from gateway.errors import BadToken, GatewayError
+from gateway.errors import BadToken, Denied, GatewayError
 
 _log = logging.getLogger("gateway.edge")
+_audit = logging.getLogger("gateway.audit")
 
 
 class Shared:
     """It holds nothing that another edge, or a new one, could not read from the log."""
 
-    def __init__(self, log: Log, declared: Declared, verifier: Verifier, *, anonymous: bool = False) -> None:
+    def __init__(
+        self,
+        log: Log,
+        declared: Declared,
+        verifier: Verifier,
+        *,
+        anonymous: bool = False,
+        rate: Rate = UNBOUNDED,
+        connections_per_user: int = 0,
+    ) -> None:
         self.log = log
+        #: Of the commands of each WebSocket client.
+        self.rate = rate
+        self.places = Places(connections_per_user)
         self.declared = declared
         self.fanout = Fanout()
         self.census = Census()
@@ -49,6 +65,7 @@ class Shared:
         self._verifier = verifier
         self._anonymous = anonymous
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._denials = Denials()
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop:
@@ -122,8 +139,12 @@ class Shared:
             )
 
     def refused(self, error: GatewayError) -> None:
-        """Count a request that is answered with ``error``."""
+        """Count a request that is answered with ``error``; the audit log hears of what a declaration denied."""
         self.metrics_of.refused.labels(error.code).inc()
+        if not isinstance(error, Denied) or not error.who:
+            return
+        if (untold := self._denials.tell(error.who, self.now())) is not None:
+            _audit.warning("%s%s", error.detail, f", after {untold} more untold" if untold else "")
 
     async def end(self) -> None:
         """Cancel every task, readers among them, and wait for their end."""

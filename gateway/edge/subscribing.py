@@ -83,7 +83,7 @@ class Subscriber:
     def come_back(self, filter: str) -> None:
         self.detach(filter)
         if filter in self._session.channels and filter not in self._asking:
-            self._session.ended(filter)
+            self._session.returns(filter)
             self._say(self._codec.push_unsubscribe(filter, session.INSUFFICIENT_STATE, "insufficient state"))
 
     # --- subscribing ---
@@ -208,7 +208,7 @@ class Subscriber:
         if not replied:
             raise Unavailable("the log moved on before the subscription was ready", "subscribe again")
         channel = step.ask.channel
-        self._session.ended(channel)
+        self._session.returns(channel)
         self._say(self._codec.push_unsubscribe(channel, session.INSUFFICIENT_STATE, "insufficient state"))
 
     def _join(self, step: Attach, met: list[Found]) -> None:

@@ -170,7 +170,10 @@ class Terms(Subscriber):
     def unsubscribed(self, channel: str, code: int = session.UNSUBSCRIBED_BY_SERVER) -> None:
         """End the subscription; below code 2500 the SDK does not come back to it by itself."""
         if channel in self._session.channels:
-            self._session.ended(channel)
+            if code < session.INSUFFICIENT_STATE:
+                self._session.ended(channel)
+            else:
+                self._session.returns(channel)
             self._stop(channel)
             reason = "expired" if code == session.SUBSCRIPTION_EXPIRED else "server unsubscribe"
             self._say(self._codec.push_unsubscribe(channel, code, reason))
@@ -181,6 +184,17 @@ class Terms(Subscriber):
         self._ping()
         if self._session.pinged:
             self._later(limits.PONG_WITHIN, self._pong_due)
+
+    def look(self) -> None:
+        """Ask now whether the client is there: :attr:`silent` until it answers."""
+        if not self.silent:
+            self._timer.cancel()
+            self._tick()
+
+    @property
+    def silent(self) -> bool:
+        """A ping is unanswered, or the connection on its way out."""
+        return self._session.pinged or self.connection.gone
 
     def _pong_due(self) -> None:
         if self._session.pinged:

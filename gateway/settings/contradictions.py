@@ -56,6 +56,12 @@ def _urls(s: Document) -> Iterator[tuple[str, str]]:
             yield key, f"is not a URL for this; write {' or '.join(f'{scheme}://…' for scheme in schemes)}"
         elif key == "mqtt.url" and "@" in url:
             yield key, "has credentials in it; use mqtt.username and mqtt.password_file"
+    if s.log.password_file and not s.log.url:
+        yield "log.password_file", "has no server; set log.url too"
+    if s.log.password_file and "@" in s.log.url:
+        yield "log.url", "has credentials in it, and log.password_file others; use one of them"
+    if s.log.username and not s.log.password_file:
+        yield "log.username", "has no password; set log.password_file too"
     if s.mqtt.password_file and not s.mqtt.username:
         yield "mqtt.password_file", "has no user; set mqtt.username too"
     if not 1 <= s.mqtt.receive_maximum <= 65_535:
@@ -81,6 +87,9 @@ def _edge(edge: EdgeTable) -> Iterator[tuple[str, str]]:
         yield "edge.port", "is out of range; use 0 to 65535"
     if not 1 <= edge.processes <= limits.EDGE_PROCESSES_MOST:
         yield "edge.processes", f"is out of range; use 1 to {limits.EDGE_PROCESSES_MOST}, at most one a core"
+    for name, least in (("messages_per_second", 0), ("message_burst", 1), ("connections_per_user", 0)):
+        if not least <= getattr(edge, name) <= limits.CLIENT_MESSAGES_MOST:
+            yield f"edge.{name}", f"is out of range; use {least} to {limits.CLIENT_MESSAGES_MOST}"
     for origin in edge.allowed_origins:
         if not _ORIGIN.fullmatch(origin):
             yield "edge.allowed_origins", f"has {redacted(origin)!r}; write https://HOST[:PORT] without a path, or *"
@@ -135,7 +144,7 @@ def _tokens(tokens: TokensTable) -> Iterator[tuple[str, str]]:
             # Whoever stands between would choose the keys.
             yield f"{key}.jwks", "is no address to take keys from; write https://…, without a user"
         if not table.roles:
-            yield f"{key}.roles", "names nobody; write user, device, service or operator"
+            yield f"{key}.roles", "names nobody; write user, viewer, device, service or operator"
         for claim, value in (("iss", table.issuer), ("aud", table.audience)):
             if claim in table.needs and not value:
                 name = "issuer" if claim == "iss" else "audience"

@@ -44,6 +44,9 @@ class LogTable(_Table, frozen=True):
 
     #: ``redis://``, ``rediss://`` or ``unix://``. Empty: an embedded Valkey.
     url: str = ""
+    #: Its account, see ``gateway log-credentials``, or in ``url``.
+    username: str = ""
+    password_file: File = ""
 
 
 class MapTable(_Table, frozen=True):
@@ -87,6 +90,12 @@ class EdgeTable(_Table, frozen=True):
     #: A proxy in front ends TLS and sets X-Forwarded-For; believed only from ``proxies``, addresses or networks.
     behind_proxy: bool = False
     proxies: tuple[str, ...] = ()
+    #: Commands of one WebSocket client, and publishes by HTTP of one user or device, in a second. 0: as many as come.
+    messages_per_second: int = limits.CLIENT_MESSAGES
+    #: How many of them at once, after a pause.
+    message_burst: int = limits.CLIENT_BURST
+    #: WebSocket connections of one user, viewer or device at this edge. 0: any number.
+    connections_per_user: int = limits.USER_CONNECTIONS
 
 
 class KeyTable(_Table, frozen=True):
@@ -105,7 +114,7 @@ class KeyTable(_Table, frozen=True):
     #: Claims that must be there. By default iss, aud, sub, exp and jti; for HS256 sub and exp.
     required: tuple[str, ...] | None = None
     #: Whom its tokens may name, by their claim ``role``.
-    roles: tuple[Literal["user", "device", "service", "operator"], ...] = ("user",)
+    roles: tuple[Literal["user", "viewer", "device", "service", "operator"], ...] = ("user",)
     #: Filters of the topics that its subscription tokens open for whom no grant lets in.
     opens: tuple[str, ...] = ()
 
@@ -119,7 +128,7 @@ class KeyTable(_Table, frozen=True):
 class TokensTable(_Table, frozen=True):
     """``[tokens]``: the development key (HS256), and the key ring."""
 
-    #: Whether tokens of the development key are taken, users' and operators'. Turn it off where ``keys`` is all.
+    #: Whether tokens of the development key are taken (users, viewers, operators). Turn it off where ``keys`` is all.
     development: bool = True
     #: Empty: a secret made on first run in the data folder.
     hs256_secret_file: File = ""

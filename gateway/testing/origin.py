@@ -40,7 +40,7 @@ async def origin(
     file = folder / "token.secret"
     file.touch(mode=0o600)
     file.write_bytes(secret)
-    services = KeyTable(id=SERVICES, algorithm="HS256", file=str(file), roles=("service",))
+    services = KeyTable(id=SERVICES, algorithm="HS256", file=str(file), roles=("service", "device"))
     tokens = TokensTable(hs256_secret_file=str(file), keys=(services,))
     # Keys are asked for past the edge, whose own address is known too late.
     verifier = Verifier(trusting(Settings(gateway=GatewayTable(data=str(folder), origin=at), tokens=tokens), apps))

@@ -187,7 +187,7 @@ class Gateway:
         return self._process(service).worker.routed.transaction()
 
     def token(self, by: str) -> str:
-        """Return a token for ``user:NAME``, ``operator:NAME`` or ``service:NAME`` that lasts an hour."""
+        """Return a token for ``user:``, ``viewer:``, ``operator:`` or ``service:NAME`` that lasts an hour."""
         who = principal(by)
         kid = SERVICES if who.kind == "service" else ""
         return issue(self._secret, who, 3600, time.time(), kid=kid)
@@ -366,5 +366,5 @@ def principal(text: str) -> Principal:
     """Read ``KIND:NAME``; raises :class:`Refused`."""
     kind, _, name = text.partition(":")
     if kind not in KINDS or not name:
-        raise Refused(f"{text!r} is no principal", "write user:NAME, device:NAME, service:NAME or operator:NAME")
+        raise Refused(f"{text!r} is no principal", f"write {', '.join(f'{one}:NAME' for one in KINDS)}")
     return Principal(kind, name)

@@ -39,7 +39,7 @@ def verifier(folder: Path) -> Verifier:
     file = folder / "all"
     file.touch(mode=0o600)
     file.write_bytes(SECRET)
-    roles: tuple[Any, ...] = ("user", "device", "service", "operator")
+    roles: tuple[Any, ...] = ("user", "viewer", "device", "service", "operator")
     key = KeyTable(id="all", algorithm="HS256", file=str(file), roles=roles, opens=OPENED)
     tokens = TokensTable(development=False, keys=(key,))
     return Verifier(Settings(gateway=GatewayTable(data=str(folder)), tokens=tokens))

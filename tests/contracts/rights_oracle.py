@@ -20,6 +20,7 @@ DECLARED: dict[str, tuple[tuple[str, ...], tuple[str, ...], dict[str, Any]]] = {
     "o/end": (("anyone",), ("anyone",), {}),
     "o/nobody": ((), (), {"retain": True}),
     "o/users": (("user",), ("user",), {"retain": True}),
+    "o/viewers": (("viewer",), ("operator",), {"retain": True}),
     "o/devices": (("device",), ("device",), {}),
     "o/services": (("service",), ("service",), {"retain": True}),
     "o/operators": (("operator",), ("operator",), {}),
@@ -32,21 +33,31 @@ DECLARED: dict[str, tuple[tuple[str, ...], tuple[str, ...], dict[str, Any]]] = {
     "u/{user}/drafts": (("user:{user}",), ("user:{user}",), {"key": "{user}"}),
     "u/{user}/typing": (("user:{user}", "operator"), ("user:{user}",), {"ephemeral": True}),
     "u/{user}/unkept": (("user:{user}",), ("user:{user}",), {"history": False}),
-    "d/{device}/telemetry": (("user", "device:{device}"), ("device:{device}",), {"retain": True, "key": "{device}"}),
+    "u/{user}/watched": (("user:{user}", "viewer:bob"), ("user:{user}",), {"retain": True}),
+    "d/{device}/telemetry": (
+        ("user", "viewer", "device:{device}"),
+        ("device:{device}",),
+        {"retain": True, "key": "{device}"},
+    ),
     "d/{device}/secret": (("device:{device}",), ("operator",), {"key": "{device}"}),
     "d/{device}/{user}/shared": (("user:{user}", "device:{device}"), ("user:{user}",), {}),
     "s/stock/jobs": (("service:stock",), ("service",), {}),
-    "n/#": (("anyone",), ("user", "device"), {"deny_read": ("user:bob",), "deny_write": ("device:7", "user:alice")}),
+    "n/#": (
+        ("anyone",),
+        ("user", "device"),
+        {"deny_read": ("user:bob", "viewer:7"), "deny_write": ("device:7", "user:alice")},
+    ),
     "n/{user}/own": (("anyone",), ("anyone",), {"retain": True, "deny_read": ("user:{user}", "operator")}),
     "n/alice/{device}": (("user", "device"), ("anyone",), {"deny_write": ("device:{device}", "anyone")}),
     "n/open": (("anyone",), ("anyone",), {}),
     "t/#": (("anyone",), ("operator",), {}),
     "t/{user}/own": (("user:{user}",), ("user:{user}",), {"retain": True}),
 }
+LASTS = ("inbox", "public", "drafts", "typing", "unkept", "watched")
 NAMES = ("alice", "bob", "7", "{user}", "operator")
 TOPICS = [
     *(pattern for pattern in DECLARED if "{" not in pattern and "#" not in pattern),
-    *(f"u/{name}/{last}" for name in NAMES for last in ("inbox", "public", "drafts", "typing", "unkept")),
+    *(f"u/{name}/{last}" for name in NAMES for last in LASTS),
     *(f"d/{name}/{last}" for name in ("7", "8", "alice") for last in ("telemetry", "secret")),
     *(f"d/{device}/{user}/shared" for device, user in (("7", "alice"), ("alice", "bob"), ("8", "7"))),
     *(f"n/{name}/own" for name in NAMES),
@@ -58,6 +69,7 @@ TOPICS = [
 PRINCIPALS: list[tuple[str, str]] = [
     ("anonymous", ""),
     *(("user", name) for name in (*NAMES, "anyone")),
+    *(("viewer", name) for name in ("alice", "bob", "7")),
     *(("device", name) for name in ("7", "8", "alice", "bob")),
     *(("service", name) for name in ("orders", "stock", "alice")),
     *(("operator", name) for name in ("root", "alice")),
@@ -136,8 +148,10 @@ def words(said: tuple[str, ...], pattern: str, topic: str) -> set[str]:
 
 
 #: The last levels of all that is declared, and of what is not.
-ENDS = "end nobody users devices services operators orders alice crossed both inbox public drafts typing unkept".split()
-ENDS += "telemetry secret shared jobs own open x 7 8 zz".split()
+ENDS = (
+    "end nobody users viewers devices services operators orders alice crossed both inbox public drafts typing".split()
+)
+ENDS += "unkept watched telemetry secret shared jobs own open x 7 8 zz".split()
 #: Every topic of two to four levels from these words; `zz` is a name that nobody has.
 WORLD = [
     topic

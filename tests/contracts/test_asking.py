@@ -1,4 +1,4 @@
-"""One service asks another over HTTP: as itself, by the one origin, and whose fault it is when that fails."""
+"""One service asks another, or the server API, over HTTP: as itself, by one origin, and whose fault a failure is."""
 
 from __future__ import annotations
 
@@ -32,6 +32,10 @@ from gateway.web import (
     origin,
     principal,
 )
+
+
+class There(msgspec.Struct):
+    presence: dict[str, object]
 
 
 class Price(msgspec.Struct):
@@ -86,7 +90,7 @@ def shop() -> App:
         "orders",
         emits=["shop/orders/{order}/priced"],
         routes=[Route("/", relayed, methods=["POST"])],
-        asks=["shop.catalog", "shop.absent"],
+        asks=["shop.catalog", "shop.absent", "api"],
     )
 
     @orders.on("shop/orders/{order}/placed", retry=Retry(2, first=0.01, most=0.02))
@@ -94,7 +98,17 @@ def shop() -> App:
         found = await ask(context, "GET", f"/shop/catalog/{order['item']}", returns=Price)
         context.emit(f"shop/orders/{context.variables['order']}/priced", {"of": found, "at": origin(context)})
 
-    topics = [Topic(pattern="shop/orders/{order}/placed"), Topic(pattern="shop/orders/{order}/priced")]
+    @orders.on("shop/orders/{order}/looked-at")
+    async def looked_at(order: dict[str, str], context: Context) -> None:
+        channel = {"channel": f"shop/orders/{context.variables['order']}/priced"}
+        found = await ask(context, "POST", "/api/presence", channel, returns=There)
+        context.emit(channel["channel"], {"there": len(found.presence)})
+
+    topics = [
+        Topic(pattern="shop/orders/{order}/placed"),
+        Topic(pattern="shop/orders/{order}/looked-at"),
+        Topic(pattern="shop/orders/{order}/priced", presence=True, read=("service:shop.orders",)),
+    ]
     return App("shop", topics, [catalog, orders])
 
 
@@ -116,6 +130,12 @@ async def test_a_handler_asks_as_its_own_service_and_knows_the_origin(gateway: G
     await gateway.publish("shop/orders/7/placed", {"item": "tea"})
     found = await gateway.event("shop/orders/7/priced")
     assert found.json() == {"of": {"cents": 1290, "by": "service:shop.orders"}, "at": gateway.url}
+
+
+async def test_the_server_api_answers_a_service(gateway: Gateway) -> None:
+    await gateway.publish("shop/orders/7/looked-at", {})
+    assert (await gateway.event("shop/orders/7/priced")).json() == {"there": 0}
+    assert await asked(gateway, "/api/unsubscribe", "POST", content={"user": "ann", "channel": "x"}) == {}
 
 
 async def test_who_is_away_is_asked_again_and_the_event_is_not_given_up(gateway: Gateway) -> None:
@@ -152,12 +172,18 @@ async def test_what_is_turned_down_is_the_event_s_own_failure(gateway: Gateway) 
         ("/shop/other/x", {}, Misconfigured, {}),
         ("/shop/catalogue/x", {}, Misconfigured, {}),
         ("/shop/catalog/../other/x", {}, BadPath, {}),
+        ("/api/presence", {"content": {"channel": "shop/orders/7/placed"}}, NotLetIn, {"whose": "operator"}),
+        ("/api/presence", {"content": {"channel": "other"}}, TurnedDown, {"answered": 102}),
+        ("/api/presence", {"content": {"channel": 7}}, TurnedDown, {"answered": 107, "whose": "caller"}),
+        ("/api/batch", {"content": {"commands": []}}, WrongAnswer, {}),
+        ("/api/nothing", {}, TurnedDown, {"answered": 404}),
     ],
 )
 async def test_whose_fault_it_is(
     gateway: Gateway, path: str, more: dict[str, object], error: type[GatewayError], says: dict[str, object]
 ) -> None:
-    told = await asked(gateway, path, **more)  # type: ignore[arg-type]  # words of the table
+    method = {"method": "POST"} if path.startswith("/api/") else {}
+    told = await asked(gateway, path, **method, **more)  # type: ignore[arg-type]  # words of the table
     assert isinstance(told, dict)
     assert told.items() >= (says | {"error": error.__name__}).items()
 

@@ -175,17 +175,23 @@ def name_alone(who: Principal, grants: Sequence[str], bound: Mapping[str, str]) 
     return any(may(Principal(kind, who.name), grants, bound) for kind in ("user", "device") if who.name)
 
 
+def user_too(who: Principal, grants: Sequence[str], bound: Mapping[str, str]) -> bool:
+    """A third: a viewer is taken for a user."""
+    return may(who, grants, bound) or (who.kind == "viewer" and may(Principal("user", who.name), grants, bound))
+
+
 def no_denials(who: Principal, denials: Sequence[str], bound: Mapping[str, str]) -> bool:
     """And another: a deny whose level a wildcard leaves open is nobody's."""
     return denied(who, denials, bound) and not any("{" in word and not bound for word in denials)
 
 
-@pytest.mark.parametrize("broken", [open_doors, name_alone, no_denials])
+@pytest.mark.parametrize("broken", [open_doors, name_alone, user_too, no_denials])
 async def test_a_gateway_that_is_broken_on_purpose_is_caught(
     broken: Callable[..., bool], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(f"gateway.core.declared.{'denied' if broken is no_denials else 'may'}", broken)
-    matrix, who = Matrix(), ("device", "alice") if broken is name_alone else ("user", "alice")
+    kinds = {name_alone: "device", user_too: "viewer"}
+    matrix, who = Matrix(), (kinds.get(broken, "user"), "alice")
     async with world(tmp_path) as (edge, _, _):
         url = f"ws://127.0.0.1:{edge.port}/connection/websocket"
         async with client(url, bearer(who)) as one:
@@ -199,6 +205,8 @@ def test_the_oracle_is_one() -> None:
     assert allowed(alice, "u/alice/inbox", 0)
     assert not allowed(alice, "u/bob/inbox", 0)
     assert not allowed(("operator", "alice"), "u/alice/inbox", 0)
+    assert not allowed(("viewer", "alice"), "u/alice/inbox", 0)
+    assert [allowed((kind, "eve"), "o/viewers", 0) for kind in ("viewer", "user", "operator")] == [True, False, False]
     assert allowed(seven, "d/7/telemetry", 1)
     assert not allowed(("user", "7"), "d/7/telemetry", 1)
     assert owner("t/alice/own") == "t/{user}/own"

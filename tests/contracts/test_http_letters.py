@@ -9,7 +9,7 @@ import logging
 import pytest
 
 from gateway import limits
-from gateway.edge.desk import Denials
+from gateway.edge.denials import Denials
 from tests.gateways import TOPICS, Running, running_edge, token
 from tests.letters import HANG, OPERATOR, audited, bury, door, left, problem
 

@@ -157,7 +157,7 @@ async def test_a_reading_goes_in_by_mqtts_and_out_by_the_proxy(stage: Stage) -> 
     )
     async with world.websocket() as connection:
         watcher = Client(connection)
-        assert "connect" in await watcher.ask("connect", token=world.token("alice"))
+        assert "connect" in await watcher.ask("connect", token=world.token("alice", "viewer"))
         assert "subscribe" in await watcher.ask("subscribe", channel="devices/pump-7/telemetry")
         _publish(stage, "pump-7", said.split()[1], "devices/pump-7/telemetry", b'{"celsius": 21.5}')
         pushes = await watcher.until(1)

@@ -280,6 +280,7 @@ def test_explain_says_who_may_and_does_nothing(here: Place) -> None:
 def test_a_token_names_its_role(here: Place) -> None:
     made = stored(here.ok("token", "--role", "operator", "--sub", "me", "--for", "12h", "--json"))
     assert (made["sub"], made["role"]) == ("me", "operator")
+    assert stored(here.ok("token", "--role", "viewer", "--json"))["role"] == "viewer"
     assert (here.folder / ".gateway" / "token.secret").stat().st_mode & 0o777 == 0o600
     assert "is no duration" in here.fails("token", "--for", "long", code=2)
     assert here.fails("token", "--sub", "a/b").startswith("error: the name 'a/b' has /")

@@ -172,6 +172,7 @@ def test_the_operators_broker_and_the_embedded_one_agree(tmp_path: Path) -> None
         "use_username_as_clientid",
         "password_file",
         "acl_file",
+        "pid_file",
         "persistence_location",
         "log_dest",
     }

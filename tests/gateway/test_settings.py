@@ -48,6 +48,9 @@ to = "devices/{device}/telemetry"
 host = "0.0.0.0"
 port = 443
 processes = 4
+messages_per_second = 10
+message_burst = 20
+connections_per_user = 0
 anonymous = true
 allowed_origins = ["https://example.org", "http://[::1]:8080"]
 behind_proxy = true
@@ -117,15 +120,16 @@ def test_every_key_is_read(tmp_path: Path) -> None:
     assert s.mqtt.map == (MapTable(source="tele/{device}/SENSOR", target="devices/{device}/telemetry"),)
     assert s.edge.proxies == ("10.0.0.0/8", "192.168.1.7")
     assert s.edge.processes == 4
+    assert (s.edge.messages_per_second, s.edge.message_burst, s.edge.connections_per_user) == (10, 20, 0)
     assert s.apps == {"devices": AppTable(durability="replica", retention=86_400.0, keep=500)}
     assert s.topics[0] == TopicTable(
         pattern="devices/{device}/telemetry", mqtt="in", read=("user",), max_bytes=8 * 1024
     )
     assert s.topics[1].ephemeral
-    assert s.place.at("topics[1]").endswith("gateway.toml:52: topics[1]")
+    assert s.place.at("topics[1]").endswith("gateway.toml:55: topics[1]")
     assert s.services["shop.orders"].url == "http://orders:8082"
     assert s.services["shop.orders"].database == "postgresql://shop:hidden@db.example/orders"
-    assert s.place.at("services.shop.orders.url").endswith("gateway.toml:43: services.shop.orders.url")
+    assert s.place.at("services.shop.orders.url").endswith("gateway.toml:46: services.shop.orders.url")
     assert "hidden" not in repr(s)
 
 
@@ -148,6 +152,14 @@ WRONG = [
     ('[edge]\nport = "80"', ["gateway.toml:2: edge.port must be a whole number, got a text"]),
     ("[edge]\nport = 65536", ["gateway.toml:2: edge.port is out of range; use 0 to 65535"]),
     ("[edge]\nprocesses = 0", ["gateway.toml:2: edge.processes is out of range; use 1 to 64, at most one a core"]),
+    (
+        "[edge]\nmessages_per_second = -1\nmessage_burst = 0\nconnections_per_user = 1000001",
+        [
+            "gateway.toml:2: edge.messages_per_second is out of range; use 0 to 1000000",
+            "gateway.toml:3: edge.message_burst is out of range; use 1 to 1000000",
+            "gateway.toml:4: edge.connections_per_user is out of range; use 0 to 1000000",
+        ],
+    ),
     ("[edge]\nprocesses = 65", ["gateway.toml:2: edge.processes is out of range; use 1 to 64, at most one a core"]),
     ("edge = 1", ["gateway.toml:1: edge is no table; write [edge]"]),
     ("apps = []", ["gateway.toml:1: apps is no table of tables; write [apps.NAME]"]),

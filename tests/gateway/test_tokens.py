@@ -206,7 +206,7 @@ def test_a_configured_issuer_must_be_that_of_the_token(verifier: Callable[..., V
             ours.verify(signed(claims(iss=other)), NOW)
 
 
-@pytest.mark.parametrize("who", [Principal("user", "alice"), Principal("operator", "root")])
+@pytest.mark.parametrize("who", [Principal("user", "alice"), Principal("viewer", "eve"), Principal("operator", "root")])
 def test_what_we_issue_we_accept(who: Principal, verifier: Callable[..., Verifier]) -> None:
     token = issue(SECRET, who, 60, NOW, audience="gateway", issuer="us")
     ours = verifier(audience="gateway", issuer="us")

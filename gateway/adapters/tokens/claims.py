@@ -9,7 +9,7 @@ import msgspec
 from gateway import limits
 from gateway.adapters.tokens.form import REMEDY
 from gateway.adapters.tokens.key import Vouches
-from gateway.core.access import Grant, Principal
+from gateway.core.access import KINDS, Grant, Principal
 from gateway.core.topic import is_filter, matches
 from gateway.errors import BadToken, TokenExpired
 
@@ -59,7 +59,7 @@ def _granted(claims: dict[str, Any], by: Vouches, key: str, now: float) -> Grant
         raise BadToken("the token's sub is absent or no text", "name the bearer in sub, as a text")
     if fault := subject_fault(subject):
         raise BadToken(f"the token's sub {fault}", "choose another sub")
-    if role not in ("user", "device", "service", "operator"):
+    if role not in KINDS:
         raise BadToken("the token's role is unknown", f"use {' or '.join(by.roles)}")
     if role not in by.roles:
         raise BadToken(f"the token's key vouches for no {role}", f"use {' or '.join(by.roles)}, or tokens.keys.roles")

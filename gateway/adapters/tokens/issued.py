@@ -11,8 +11,9 @@ from gateway.adapters.tokens.claims import subject_fault
 from gateway.core.access import Principal
 from gateway.errors import Refused
 
-_ROLES: Final = ("user", "operator")
-_NAMED: Final = (*_ROLES, "service")
+#: Whom the development key may vouch for; another key of ours for services too.
+ROLES: Final = ("user", "viewer", "operator")
+_NAMED: Final = (*ROLES, "service")
 
 
 def issue(
@@ -27,13 +28,13 @@ def issue(
     channel: str = "",
     kid: str = "",
 ) -> str:
-    """Return a token for a user or an operator that ends ``seconds`` after ``now``; of one subscription by ``channel``.
+    """Return a token of a user, viewer or operator until ``seconds`` after ``now``; of one subscription by ``channel``.
 
     ``kid``: the key of the ring that ``secret`` is, where it is not the development key; then for a service too. Raises
     :class:`Refused` for any other principal, and for a life that is not 1 to ``limits.TOKEN_LIFE`` seconds.
     """
-    if principal.kind not in (_NAMED if kid else _ROLES):
-        raise Refused(f"{principal} gets no token here", "tokens name a user or an operator")
+    if principal.kind not in (_NAMED if kid else ROLES):
+        raise Refused(f"{principal} gets no token here", "tokens name a user, a viewer or an operator")
     if not 0 < seconds <= limits.TOKEN_LIFE:
         raise Refused(f"a token cannot last {seconds} seconds", f"use 1 to {limits.TOKEN_LIFE}")
     if fault := subject_fault(principal.name):

@@ -11,6 +11,7 @@ from typing import Final
 from gateway import limits
 from gateway.adapters.tokens.api_keys import ApiKeys, load_api_keys
 from gateway.adapters.tokens.form import REMEDY, Form
+from gateway.adapters.tokens.issued import ROLES
 from gateway.adapters.tokens.jwks import KeySet
 from gateway.adapters.tokens.key import Key, Vouches, load_key
 from gateway.adapters.tokens.secret import load_secret, secret
@@ -36,7 +37,7 @@ class KeyRing:
         self._files: dict[Path, tuple[Callable[[], None], object]] = {}
         if tokens.development:
             secret(settings)  # makes it where there is none
-            ours = Vouches(tokens.issuer, tokens.audience, (), ("user", "operator"), _opens(tokens.opens, "tokens"))
+            ours = Vouches(tokens.issuer, tokens.audience, (), ROLES, _opens(tokens.opens, "tokens"))
             self._watch(settings.secret_file, lambda: self._put_development(settings.secret_file, ours))
         for table in tokens.keys:
             opens = _opens(table.opens, f"tokens.keys {table.id!r}")

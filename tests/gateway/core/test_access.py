@@ -6,7 +6,7 @@ from gateway import limits
 from gateway.core.access import ANONYMOUS, KINDS, Grant, Principal, Revocation, Revoked, check_grants, denied, may
 from gateway.errors import LimitReached, Misconfigured
 
-ALICE, OPERATOR = Principal("user", "alice"), Principal("operator", "alice")
+ALICE, OPERATOR, VIEWER = Principal("user", "alice"), Principal("operator", "alice"), Principal("viewer", "alice")
 PUMP, ORDERS = Principal("device", "pump-7"), Principal("service", "orders")
 
 
@@ -20,6 +20,11 @@ PUMP, ORDERS = Principal("device", "pump-7"), Principal("service", "orders")
         (ALICE, "device", {}, False),
         (OPERATOR, "operator", {}, True),
         (OPERATOR, "user", {}, False),
+        (VIEWER, "viewer", {}, True),
+        (VIEWER, "user", {}, False),
+        (VIEWER, "user:{user}", {"user": "alice"}, False),
+        (ALICE, "viewer", {}, False),
+        (OPERATOR, "viewer", {}, False),
         (ORDERS, "service:orders", {}, True),
         (ORDERS, "service:order", {}, False),
         (Principal("user", "orders"), "service:orders", {}, False),
@@ -56,7 +61,7 @@ def test_a_denial_covers_whoever_it_could_mean(who: Principal, word: str, bound:
     assert denied(who, ["service", word], bound) is covered
 
 
-@pytest.mark.parametrize("who", [ANONYMOUS, ALICE, OPERATOR, PUMP, ORDERS])
+@pytest.mark.parametrize("who", [ANONYMOUS, ALICE, VIEWER, OPERATOR, PUMP, ORDERS])
 def test_what_no_grant_gives_is_denied(who: Principal) -> None:
     assert not may(who, [], {"user": who.name, "device": who.name})
 

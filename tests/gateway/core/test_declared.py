@@ -41,6 +41,7 @@ CONTRADICTIONS: list[tuple[dict[str, Any], str]] = [
     ({"pattern": "a/x", "max_bytes": 0}, "max_bytes is 0"),
     ({"pattern": "a/x", "max_bytes": limits.PAYLOAD_BYTES + 1}, f"use 1 to {limits.PAYLOAD_BYTES}"),
     ({"pattern": "a/x", "write": ("admin",)}, "write: 'admin' is not a grant"),
+    ({"pattern": "a/x", "write": ("user", "viewer:eve")}, "write names a viewer, who changes nothing"),
     ({"pattern": "a/x", "read": ("user:{u}",)}, "read: grant 'user:{u}' names {u}, which is no level of the pattern"),
 ]
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from gateway.core import wire, wire_protobuf
 from gateway.core.event import Event, Meta, Position, Record
-from gateway.core.session import BAD_REQUEST, Attach, Reply, Session, Store
+from gateway.core.session import BAD_REQUEST, Attach, Refuse, Reply, Session, Store
 from gateway.errors import BadPayload, Busy, Denied
 from tests.protobuf_oracle import agree
 
@@ -291,7 +291,7 @@ def test_a_session_in_this_form() -> None:
     steps = list(one.receive(sized(subscribe) + sized(empty) + sized(filtered)))
     assert isinstance(steps[0], Attach)
     assert steps[1] == Store(3, "a", b""), "this form cannot tell empty data from none"
-    assert isinstance(steps[2], Reply)
-    assert replies(steps[2].frame).error.code == 108
+    assert isinstance(steps[2], Refuse)
+    assert replies(wire_protobuf.error(4, steps[2].error)).error.code == 108
     assert one.ping() == Reply(b"\x00")
     assert list(one.receive(b"\x00")) == [Reply(b"")]
