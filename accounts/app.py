@@ -19,7 +19,7 @@ app = App(
             jwks="/accounts/users/.well-known/jwks.json",
             issuer="accounts",
             audience="topic-gateway",
-            roles=("user", "operator"),
+            roles=("user", "viewer", "operator"),
         )
     ],
 )

@@ -12,8 +12,8 @@ ROLES: Final[tuple[Role, ...]] = get_args(Role)
 
 
 def principal(role: Role) -> str:
-    """Return what the gateway knows the bearer as: ``user`` or ``operator``."""
-    return "operator" if role in ("operator", "admin") else "user"
+    """Return the kind that the gateway knows the bearer as."""
+    return {"customer": "user", "viewer": "viewer"}.get(role, "operator")
 
 
 def mail(text: str) -> str:

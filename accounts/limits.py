@@ -8,6 +8,11 @@ from typing import Final
 ACCESS_LIFE: Final = 600
 #: Seconds from one refresh to the next. → log in again
 REFRESH_LIFE: Final = 14 * 86_400
+#: Seconds from the first use of a refresh token in which it may come again: a browser wakes a tab in the background
+#: once a minute, and a tab that was duplicated has its original's token. → all tokens of the login are over
+REUSE_WITHIN: Final = 60
+#: Tokens that are given for one: tabs that refresh at one moment. → 401, log in again
+SUCCESSORS: Final = 10
 #: Characters of a password. Short ones are guessed; argon2id hashes any length, but somebody must receive it. → 422
 PASSWORD_LEAST: Final = 10
 PASSWORD_MOST: Final = 256

@@ -12,15 +12,18 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from accounts import forms, limits
-from accounts.families import Known, judge
+from accounts.families import judge
 from accounts.keys import access_token, keys
-from accounts.logins import TooMany, begin, charge, clear, digest, end, find, rotate
+from accounts.logins import TooMany, begin, charge, clear, digest, end, find, known, rotate
 from accounts.passwords import PASSWORDS
 from accounts.settings import settings
 from accounts.tables import FAMILIES, REFRESHES, USERS
 from gateway import GatewayError
-from gateway.sql import reading, transaction
+from gateway.sql import reading, transaction, upsert
 from gateway.web import NotAvailable, Principal, Refused, answer, operation, principal
+
+#: Kinds of whoever has an account here: a device or a service of the same name is somebody else.
+PEOPLE = ("user", "viewer", "operator")
 
 
 class WrongPassword(GatewayError):
@@ -122,8 +125,8 @@ async def register(request: Request, body: NewAccount) -> Accepted:
     }
     row |= {"password": await PASSWORDS.hash(body.password), "role": "customer", "created": _now()}
     async with transaction(request) as db:
-        if await db.scalar(USERS.select().with_only_columns(USERS.c.id).where(USERS.c.mail == mail)) is None:
-            await db.execute(USERS.insert(), row)
+        # One statement: between a look and an insert, somebody else may take the address.
+        if (await db.execute(upsert(USERS, columns=tuple(row)), row)).rowcount:
             db.emit(f"accounts/users/{row['id']}/registered", {})
     return Accepted()
 
@@ -134,33 +137,30 @@ async def login(request: Request, body: Login) -> Tokens:
     async with transaction(request) as db:
         # Counted before it is tried: a thousand guesses at one moment are a thousand.
         tried = await charge(db, mail, _place(request), now)
-        known = await find(db, USERS.c.mail == mail)
-    if not await PASSWORDS.fits(body.password, known.password if known else None) or known is None:
+        user = await find(db, USERS.c.mail == mail)
+    if not await PASSWORDS.fits(body.password, user.password if user else None) or user is None:
         raise WrongPassword("the address or the password is wrong", "try again, or register")
     async with transaction(request) as db:
         await clear(db, tried, now)
-        refresh = await begin(db, known.id, now)
-    return _tokens(known, refresh)
+        refresh = await begin(db, user.id, now)
+    return _tokens(user, refresh)
 
 
-@operation("New tokens for a refresh token, which is good once.", grants=["anyone"], errors=[WrongPassword])
+@operation(
+    "New tokens for a refresh token, which is good once; and again for a moment, until one of the new is used.",
+    grants=["anyone"],
+    errors=[WrongPassword],
+)
 async def renew(request: Request, body: Refresh) -> Tokens:
     hash, now = digest(body.refresh), _now()
     fresh, user = "", None
     async with transaction(request) as db:
-        joined = (
-            REFRESHES.join(FAMILIES)
-            .select()
-            .with_only_columns(
-                REFRESHES.c.family, REFRESHES.c.used, REFRESHES.c.expires, FAMILIES.c.ended, FAMILIES.c.user
-            )
-        )
-        row = (await db.execute(joined.where(REFRESHES.c.hash == hash).with_for_update())).first()
-        verdict = judge(None if row is None else Known(row.used, row.expires, row.ended), now)
-        if row is not None and verdict == "reuse":
-            await end(db, FAMILIES.c.id == row.family, now)
-        if row is not None and verdict == "rotate":
-            fresh, user = await rotate(db, hash, row.family, now), await find(db, USERS.c.id == row.user)
+        row, found = await known(db, hash)
+        match judge(found, now):
+            case "reuse":
+                await end(db, FAMILIES.c.id == row.family, now)
+            case "rotate" | "again":
+                fresh, user = await rotate(db, hash, row.family, now), await find(db, USERS.c.id == row.user)
     if user is None:  # outside the block, or the end of the family would be undone
         raise WrongPassword("the refresh token is not good, or not any more", "log in again")
     return _tokens(user, fresh)
@@ -177,7 +177,7 @@ async def logout(request: Request, body: Refresh) -> Ended:
     return Ended()
 
 
-@operation("Who one is.", errors=[NotAvailable])
+@operation("Who one is.", grants=PEOPLE, errors=[NotAvailable])
 async def me(request: Request) -> Me:
     who = principal(request)
     async with reading(request) as db:
@@ -185,7 +185,7 @@ async def me(request: Request) -> Me:
     return Me(**msgspec.structs.asdict(_contact(user, who)), role=user.role)
 
 
-@operation("How to reach somebody.", grants=["service", "operator"], errors=[NotAvailable])
+@operation("How to reach somebody.", grants=["service:ecommerce.notifications", "operator"], errors=[NotAvailable])
 async def contact(request: Request) -> Contact:
     who = principal(request)
     async with reading(request) as db:
@@ -195,6 +195,7 @@ async def contact(request: Request) -> Contact:
 
 @operation(
     "Be forgotten.",
+    grants=PEOPLE,
     errors=[WrongPassword, TooMany],
     description="The id remains, so that orders and messages stay whole, and means nobody.",
 )

@@ -34,6 +34,8 @@ REFRESHES = Table(
     TABLES,
     Column("hash", String(64), primary_key=True),
     Column("family", String(32), ForeignKey("families.id"), nullable=False, index=True),
+    # The token that it was given for; none has the first of a login.
+    Column("parent", String(64), index=True),
     Column("used", BigInteger),
     Column("expires", BigInteger, nullable=False, index=True),
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -52,7 +53,7 @@ def verifier(gateway: Gateway, tmp_path: Path) -> Verifier:
         jwks=f"{gateway.url}{USERS_PATH}/.well-known/jwks.json",
         issuer="accounts",
         audience="topic-gateway",
-        roles=("user", "operator"),
+        roles=("user", "viewer", "operator"),
     )
     return Verifier(Settings(tokens=TokensTable(development=False, keys=(key,), api_keys_file=str(tmp_path / "none"))))
 
@@ -72,11 +73,17 @@ async def test_the_gateway_believes_whom_accounts_let_in(gateway: Gateway, tmp_p
     assert str(grant.principal) == f"user:{first['user']}"
     assert grant.expires is not None
     assert 0 < grant.expires - time.time() <= limits.ACCESS_LIFE
-    promoted = await _put(gateway, f"/people/{first['user']}/role", {"role": "operator"}, "operator:root")
-    assert promoted.status_code == 200
-    again = (await post(gateway, "/refresh", {"refresh": first["refresh"]})).json()
-    assert str(ring.verify(again["access"], time.time()).principal) == f"operator:{first['user']}"
-    assert again["role"] == "operator"
+    now = first
+    for role, kind in (("viewer", "viewer"), ("operator", "operator"), ("admin", "operator"), ("customer", "user")):
+        given = await _put(gateway, f"/people/{first['user']}/role", {"role": role}, "operator:root")
+        assert given.status_code == 200
+        now = (await post(gateway, "/refresh", {"refresh": now["refresh"]})).json()
+        assert str(ring.verify(now["access"], time.time()).principal) == f"{kind}:{first['user']}"
+        assert now["role"] == role
+        # By whatever role, it is her own account that she sees.
+        async with httpx.AsyncClient(base_url=gateway.url, trust_env=False) as http:
+            found = await http.get(f"{USERS_PATH}/me", headers={"authorization": f"Bearer {now['access']}"})
+        assert (found.status_code, found.json().get("role")) == (200, role)
 
 
 async def test_a_new_key_signs_and_the_old_one_is_still_published(gateway: Gateway, tmp_path: Path) -> None:
@@ -135,6 +142,8 @@ async def test_a_refresh_token_that_comes_twice_ends_its_family(gateway: Gateway
     first = await logged_in(gateway)
     second = (await post(gateway, "/refresh", {"refresh": first["refresh"]})).json()
     assert second["refresh"] != first["refresh"]
+    async with gateway.database("accounts.users") as db:  # as if a minute had passed
+        await db.execute(REFRESHES.update().values(used=REFRESHES.c.used - limits.REUSE_WITHIN * 1000 - 1))
     stolen = await post(gateway, "/refresh", {"refresh": first["refresh"]})
     assert stolen.status_code == 401
     assert (await post(gateway, "/refresh", {"refresh": second["refresh"]})).status_code == 401
@@ -145,6 +154,21 @@ async def test_a_refresh_token_that_comes_twice_ends_its_family(gateway: Gateway
     assert (await post(gateway, "/refresh", {"refresh": other["refresh"]})).status_code == 401
     async with gateway.database("accounts.users") as db:
         assert first["refresh"] not in str((await db.execute(REFRESHES.select())).all())
+
+
+async def test_two_tabs_of_one_session_stay_logged_in(gateway: Gateway) -> None:
+    first = await logged_in(gateway)
+    both = await asyncio.gather(*(post(gateway, "/refresh", {"refresh": first["refresh"]}) for _ in range(2)))
+    assert [one.status_code for one in both] == [200, 200]
+    tabs = [one.json()["refresh"] for one in both]
+    assert len({*tabs, first["refresh"]}) == 3
+    for _ in range(2):  # each goes its own way from here
+        answers = [await post(gateway, "/refresh", {"refresh": tab}) for tab in tabs]
+        assert [one.status_code for one in answers] == [200, 200]
+        tabs = [one.json()["refresh"] for one in answers]
+    # By now both have what the first was good for: whoever brings it is a third.
+    assert (await post(gateway, "/refresh", {"refresh": first["refresh"]})).status_code == 401
+    assert [(await post(gateway, "/refresh", {"refresh": tab})).status_code for tab in tabs] == [401, 401]
 
 
 async def test_tokens_that_are_over_are_removed(gateway: Gateway) -> None:
@@ -158,22 +182,33 @@ async def test_tokens_that_are_over_are_removed(gateway: Gateway) -> None:
         assert len((await db.execute(FAMILIES.select())).all()) == 1
 
 
-async def test_how_to_reach_somebody_is_for_services_and_operators(gateway: Gateway) -> None:
+async def test_how_to_reach_somebody_is_for_one_service_and_operators(gateway: Gateway) -> None:
     first = await logged_in(gateway)
     path = f"{USERS_PATH}/people/{first['user']}/contact"
-    async with gateway.client("operator:notifications") as http:
-        assert (await http.get(path)).json() == {
-            "user": first["user"],
-            "mail": "ann@example.org",
-            "name": "Ann Smith",
-            "phone": "+491511",
-        }
-        assert (await http.get(path.replace(first["user"], "u0"))).status_code == 404
-    for by in ("", f"user:{first['user']}", "user:eve"):
+    for by in ("operator:root", "service:ecommerce.notifications"):
+        async with gateway.client(by) as http:
+            assert (await http.get(path)).json() == {
+                "user": first["user"],
+                "mail": "ann@example.org",
+                "name": "Ann Smith",
+                "phone": "+491511",
+            }
+            assert (await http.get(path.replace(first["user"], "u0"))).status_code == 404
+    strangers = (
+        "",
+        f"user:{first['user']}",
+        "user:eve",
+        "viewer:eve",
+        "service:ecommerce.orders",
+        "service:chat.rooms",
+    )
+    for by in strangers:
         async with gateway.client(by) as http:
             assert (await http.get(path)).status_code in (401, 403)
     async with gateway.client(f"user:{first['user']}") as http:
         assert (await http.get(f"{USERS_PATH}/me")).json()["role"] == "customer"
+    async with gateway.client(f"service:{first['user']}") as http:
+        assert (await http.get(f"{USERS_PATH}/me")).status_code == 403
 
 
 async def test_erased_is_nobody_and_the_log_never_knew(gateway: Gateway) -> None:
@@ -203,7 +238,7 @@ async def test_what_is_no_account_is_refused(gateway: Gateway, body: dict[str, s
 
 async def test_roles_are_given_by_operators(gateway: Gateway) -> None:
     first = await logged_in(gateway)
-    for by, status in (("", 401), (f"user:{first['user']}", 403), ("operator:root", 200)):
+    for by, status in (("", 401), (f"user:{first['user']}", 403), ("viewer:eve", 403), ("operator:root", 200)):
         given = await _put(gateway, f"/people/{first['user']}/role", {"role": "viewer"}, by)
         assert given.status_code == status
     assert (await _put(gateway, "/people/u0/role", {"role": "viewer"}, "operator:root")).status_code == 404

@@ -8,6 +8,8 @@ from accounts import forms, limits
 from accounts.families import Known, judge
 from accounts.throttle import counted, counters, wait
 
+NOW, GRACE = 1_000_000, limits.REUSE_WITHIN * 1000
+
 
 @pytest.mark.parametrize(
     ("text", "found"),
@@ -52,8 +54,8 @@ def test_an_account_is_refused_with_its_reason(password: str, name: str, phone: 
     assert (forms.fault(password, name, phone) == "") is good
 
 
-def test_the_gateway_knows_users_and_operators() -> None:
-    assert [forms.principal(role) for role in forms.ROLES] == ["user", "user", "operator", "operator"]
+def test_the_gateway_knows_users_viewers_and_operators() -> None:
+    assert [forms.principal(role) for role in forms.ROLES] == ["user", "viewer", "operator", "operator"]
 
 
 def test_waiting_grows_and_ends() -> None:
@@ -77,12 +79,18 @@ def test_a_try_is_counted_under_names_that_tell_nothing() -> None:
     ("known", "verdict"),
     [
         (None, "over"),
-        (Known(None, 100, None), "rotate"),
-        (Known(None, 50, None), "over"),
-        (Known(10, 100, None), "reuse"),
-        (Known(10, 100, 20), "over"),
-        (Known(None, 100, 20), "over"),
+        (Known(None, NOW + 1, None), "rotate"),
+        (Known(None, NOW, None), "over"),
+        (Known(None, NOW + 1, NOW - 9), "over"),
+        # Used before: two tabs, or a lost answer, for a moment and until a successor is used.
+        (Known(NOW, NOW + 1, None, given=1), "again"),
+        (Known(NOW - GRACE, NOW + 1, None, given=limits.SUCCESSORS - 1), "again"),
+        (Known(NOW - GRACE, NOW + 1, None, given=limits.SUCCESSORS), "over"),
+        (Known(NOW - GRACE, NOW + 1, NOW - 9, given=1), "over"),
+        (Known(NOW - GRACE - 1, NOW + 1, None, given=1), "reuse"),
+        (Known(NOW - GRACE - 1, NOW - 1, None, given=1), "reuse"),
+        (Known(NOW, NOW + 1, None, given=2, given_used=1), "reuse"),
     ],
 )
 def test_a_refresh_token_is_good_once(known: Known | None, verdict: str) -> None:
-    assert judge(known, 50) == verdict
+    assert judge(known, NOW) == verdict
