@@ -8,16 +8,22 @@ import msgspec
 
 from ecommerce import limits
 
-Sku = Annotated[str, msgspec.Meta(pattern=r"^[A-Z0-9][A-Z0-9-]{0,31}$")]
+# `(?!\n)`: to Python, $ is also before a last newline.
+Sku = Annotated[str, msgspec.Meta(pattern=r"^[A-Z0-9][A-Z0-9-]{0,31}(?!\n)$")]
 Quantity = Annotated[int, msgspec.Meta(ge=1, le=limits.QUANTITY_MOST)]
 #: PostgreSQL keeps no NUL, and a line of a mail no other control character.
-Title = Annotated[str, msgspec.Meta(min_length=1, max_length=limits.TITLE_MOST, pattern=r"^[^\x00-\x1f]*$")]
+Title = Annotated[str, msgspec.Meta(min_length=1, max_length=limits.TITLE_MOST, pattern=r"^[^\x00-\x1f]*(?!\n)$")]
 #: A number of somebody's try, counted from 1.
 Attempt = Annotated[int, msgspec.Meta(ge=1, le=limits.ATTEMPTS)]
 #: Minor units of the currency, such as cents.
 Amount = Annotated[int, msgspec.Meta(ge=0, le=limits.AMOUNT_MOST)]
 #: ISO 4217.
-Currency = Annotated[str, msgspec.Meta(pattern=r"^[A-Z]{3}$")]
+Currency = Annotated[str, msgspec.Meta(pattern=r"^[A-Z]{3}(?!\n)$")]
+#: What the acquirer gave the customer for a card, and never its number, which people paste: twelve digits are too many.
+Method = Annotated[
+    str,
+    msgspec.Meta(max_length=limits.METHOD_MOST, pattern=r"^(card|tok)_(?!.*([0-9]_*){12})[A-Za-z0-9_]+(?!\n)$"),
+]
 
 
 class Article(msgspec.Struct, frozen=True):
@@ -54,7 +60,7 @@ class Short(msgspec.Struct, frozen=True):
 
 
 class Authorize(msgspec.Struct, frozen=True):
-    """Asks payments for an amount. ``method`` is what the acquirer gave the customer for a card, and tells nothing."""
+    """Asks payments for an amount. ``method``: as `Method`, which the door held it to; it tells nothing."""
 
     user: str
     amount: Amount

@@ -15,6 +15,8 @@ AMOUNT_MOST: Final = 10_000_000_000
 TITLE_MOST: Final = 120
 KEY_MOST: Final = 128
 TEXT_MOST: Final = 4_000
+#: Characters of an acquirer's token for a card. → 422
+METHOD_MOST: Final = 64
 #: Characters of an order's number, as the tables keep it. → 404
 ORDER_MOST: Final = 32
 #: Seconds that an idempotency key is remembered. Then the same key is a new order.

@@ -19,6 +19,9 @@ class Settings(msgspec.Struct, frozen=True):
     smtp: str
     smtp_password_file: str
     mail_from: str
+    #: ``https://HOST``: where readers of mails reach the shop, for the link that ends promotions; by default the
+    #: gateway's origin.
+    address: str
     #: Who hears of trouble: an address, and apprise URLs (SMS, chat, push), a line each.
     operator_mail: str
     apprise_file: str
@@ -45,6 +48,7 @@ def settings() -> Settings:
         said.get("ECOMMERCE_SMTP") or "",
         said.get("ECOMMERCE_SMTP_PASSWORD_FILE") or "",
         said.get("ECOMMERCE_MAIL_FROM") or "shop@example.org",
+        (said.get("ECOMMERCE_ADDRESS") or "").rstrip("/"),
         said.get("ECOMMERCE_OPERATOR_MAIL") or "",
         said.get("ECOMMERCE_APPRISE_FILE") or "",
         said.get("ECOMMERCE_SMS_FILE") or "",

@@ -18,6 +18,9 @@ from gateway import GatewayError
 from gateway.sql import Transaction, transaction
 from gateway.web import NotAvailable, operation
 
+#: Who keeps an account with the bank: the shop's till, and whoever operates both.
+SHOP = ("service:ecommerce.payments", "operator")
+
 
 class Asking(msgspec.Struct, forbid_unknown_fields=True):
     attempt: Attempt
@@ -57,7 +60,7 @@ class NotNow(GatewayError):
 
 @operation(
     "Charge a card for an order.",
-    grants=["service", "operator"],
+    grants=SHOP,
     status=202,
     errors=[NotAvailable],
     description="What became of it, a signed webhook says. The same try again is the same.",
@@ -86,14 +89,12 @@ async def charge(request: Request, body: Asking) -> Charged:
     return Charged(order)
 
 
-@operation(
-    "Void a charge, also one that has not come yet.", grants=["service", "operator"], errors=[NotNow, NotAvailable]
-)
+@operation("Void a charge, also one that has not come yet.", grants=SHOP, errors=[NotNow, NotAvailable])
 async def void(request: Request) -> Standing:
     return await _step(request, "void")
 
 
-@operation("Take the money of a charge.", grants=["service", "operator"], errors=[NotNow, NotAvailable])
+@operation("Take the money of a charge.", grants=SHOP, errors=[NotNow, NotAvailable])
 async def capture(request: Request) -> Standing:
     return await _step(request, "capture")
 

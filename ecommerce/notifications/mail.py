@@ -17,6 +17,21 @@ from ecommerce.settings import Settings
 from gateway.web import Unavailable
 
 
+class NoAddress(Unavailable):
+    """Promotions without a link that ends them, which nobody may send: the operator's to mend, and they wait."""
+
+    code, whose = "no_address", "operator"
+
+
+def public(address: str) -> str:
+    """Return ``address``; raises :class:`NoAddress` where the reader of a mail could not reach it (RFC 8058, 3.1)."""
+    at = urlsplit(address)
+    local = at.scheme == "http" and at.hostname in ("127.0.0.1", "::1", "localhost")
+    if not (at.hostname and (local or at.scheme == "https")) or at.path or at.query or at.username:
+        raise NoAddress("readers of mails cannot reach the shop's address", "ECOMMERCE_ADDRESS=https://HOST")
+    return address
+
+
 @cache
 def _templates() -> Environment:
     made = Environment(

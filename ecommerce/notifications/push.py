@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from pathlib import Path
 from urllib.parse import quote
 
@@ -26,11 +27,14 @@ async def push(to: list[str], title: str, text: str, phone: str = "") -> Outcome
     # In a thread: apprise imports a hundred plug-ins when it is first asked, and most of them wait for their server.
     fault = await asyncio.to_thread(_notify, [url.replace("{phone}", quote(phone)) for url in to], title, text)
     if fault:
-        raise Unavailable(fault, "see ECOMMERCE_APPRISE_FILE, ECOMMERCE_SMS_FILE and the log of apprise")
+        raise Unavailable(fault, "try the URLs of ECOMMERCE_APPRISE_FILE, ECOMMERCE_SMS_FILE by hand: apprise -v URL")
     return "sent"
 
 
 def _notify(to: list[str], title: str, text: str) -> str:
+    # They write numbers and URLs, which hold secrets, into their logs; urllib3 is what apprise speaks HTTP with.
+    for name in ("apprise", "urllib3"):
+        logging.getLogger(name).setLevel(logging.CRITICAL + 1)
     told = apprise.Apprise()
     if not all([told.add(url) for url in to]):
         return "an apprise URL is not understood"

@@ -12,17 +12,19 @@ from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
 
 from ecommerce import limits
+from ecommerce.notifications.mail import NoAddress, public
 from ecommerce.notifications.tables import CONSENTS, PROMOTIONS
 from ecommerce.rows import insert_new
+from ecommerce.settings import settings
 from gateway.sql import reading, transaction
-from gateway.web import Refused, operation, principal
+from gateway.web import Refused, operation, origin, principal
 
 _PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>Unsubscribe</title>
 <h1>No more promotions?</h1><form method="post"><button>Unsubscribe</button></form></html>"""
 
 
 class Promotion(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    subject: Annotated[str, msgspec.Meta(min_length=1, max_length=limits.TITLE_MOST, pattern=r"^[^\r\n]*$")]
+    subject: Annotated[str, msgspec.Meta(min_length=1, max_length=limits.TITLE_MOST, pattern=r"^[^\r\n]*(?!\n)$")]
     text: Annotated[str, msgspec.Meta(min_length=1, max_length=limits.TEXT_MOST)]
 
 
@@ -67,7 +69,7 @@ async def take_back(request: Request) -> Consent:
     return Consent(consent=False)
 
 
-@operation("Whether somebody wants promotions.", grants=["user:{user}", "service", "operator"])
+@operation("Whether somebody wants promotions.", grants=["user:{user}", "service:ecommerce.notifications", "operator"])
 async def consent(request: Request) -> Consent:
     who = principal(request)
     async with reading(request) as db:
@@ -89,11 +91,14 @@ async def unsubscribe(request: Request) -> Consent:
     return Consent(consent=False)
 
 
-@operation("Write to all who agreed, once for each number.", grants=["operator"], status=202, errors=[NoNumber])
+@operation(
+    "Write to all who agreed, once for each number.", grants=["operator"], status=202, errors=[NoNumber, NoAddress]
+)
 async def promotion(request: Request, body: Promotion) -> Promoted:
     id = request.path_params["promotion"]
     if len(id) > 64 or not id.isascii() or not id.replace("-", "").isalnum():
         raise NoNumber("that is no number of a promotion", "use letters, digits and -, at most 64")
+    public(settings().address or origin(request))
     async with transaction(request) as db:
         if await insert_new(db, PROMOTIONS, {"id": id, "at": time.time_ns() // 1_000_000}):
             db.later(limits.AT_ONCE, f"ecommerce/notifications/{id}/promote", Promote(body.subject, body.text))

@@ -8,7 +8,7 @@ import msgspec
 
 from ecommerce import limits
 from ecommerce.events import Letter, Nothing, Status, Stuck
-from ecommerce.notifications.mail import letter, post, written
+from ecommerce.notifications.mail import letter, post, public, written
 from ecommerce.notifications.push import push, urls
 from ecommerce.notifications.routes import ROUTES, Promote
 from ecommerce.notifications.rules import TEMPLATES, Channel, Outcome, channels
@@ -121,7 +121,8 @@ async def _to_customer(one: Send, id: str, context: Context) -> Outcome:
         agreed = await ask(context, "GET", f"/ecommerce/notifications/people/{one.user}/consent", returns=Agreed)
         if not agreed.consent:
             return "no_consent"
-        unsubscribe = f"{origin(context)}/ecommerce/notifications/unsubscribe/{agreed.token}"
+        address = public(known.address or origin(context))
+        unsubscribe = f"{address}/ecommerce/notifications/unsubscribe/{agreed.token}"
     try:
         to = await ask(context, "GET", f"/accounts/users/people/{one.user}/contact", returns=Contact)
     except TurnedDown as error:

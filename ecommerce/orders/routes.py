@@ -14,7 +14,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from ecommerce import limits
-from ecommerce.events import Line, Quantity, Sku
+from ecommerce.events import Line, Method, Quantity, Sku
 from ecommerce.orders.checkout import Basket, checkout, tell, turn_back
 from ecommerce.orders.rules import Fulfilment, Payment, Price, Standing, Wanted, priced
 from ecommerce.orders.rules import Order as Status
@@ -34,8 +34,7 @@ class Item(msgspec.Struct, forbid_unknown_fields=True):
 
 class NewOrder(msgspec.Struct, forbid_unknown_fields=True):
     lines: Annotated[list[Item], msgspec.Meta(min_length=1, max_length=limits.LINES_MOST)]
-    #: What the acquirer gave for a card.
-    method: Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
+    method: Method
 
 
 class Placed(msgspec.Struct, frozen=True):

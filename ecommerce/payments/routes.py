@@ -10,6 +10,7 @@ from starlette.requests import Request
 from starlette.routing import Route
 
 from ecommerce import limits
+from ecommerce.events import Method
 from ecommerce.payments.rules import Payment, fault
 from ecommerce.payments.steps import locked, step
 from ecommerce.payments.tables import PAYMENTS, WEBHOOKS
@@ -33,7 +34,7 @@ class Told(msgspec.Struct, frozen=True):
 
 
 class AnotherCard(msgspec.Struct, forbid_unknown_fields=True):
-    method: Annotated[str, msgspec.Meta(max_length=64)]
+    method: Method
 
 
 class Heard(msgspec.Struct, frozen=True):

@@ -17,11 +17,14 @@ Then = Literal["pack", "drive", "shipped", "delivered", ""]
 STEPS: Final[Mapping[tuple[Parcel, What], tuple[Parcel, Then]]] = MappingProxyType(
     {
         ("none", "ship"): ("prepared", "pack"),
+        # Asked again: what should have happened by itself may have come to nothing, so it is set going once more.
+        ("prepared", "ship"): ("prepared", "pack"),
         ("prepared", "packed"): ("shipped", "shipped"),
         ("shipped", "ship"): ("shipped", "shipped"),
         ("moving", "ship"): ("moving", "shipped"),
         ("delivered", "ship"): ("delivered", "shipped"),
         ("shipped", "deliver"): ("moving", "drive"),
+        ("moving", "deliver"): ("moving", "drive"),
         ("moving", "arrived"): ("delivered", "delivered"),
         ("delivered", "deliver"): ("delivered", "delivered"),
     }

@@ -76,8 +76,10 @@ def bodies(mail: EmailMessage) -> tuple[str, str]:
 class Person:
     """Somebody with an account, who buys."""
 
-    def __init__(self, shop: Shop, user: str, mail: str, name: str) -> None:
+    def __init__(self, shop: Shop, user: str, mail: str, name: str, access: str) -> None:
         self.shop, self.user, self.mail, self.name = shop, user, mail, name
+        #: What accounts gave for the log-in.
+        self.access = access
 
     async def ask(
         self, method: str, path: str, body: object = None, headers: dict[str, str] | None = None
@@ -86,7 +88,7 @@ class Person:
             method,
             path,
             json=body,
-            headers={"authorization": f"Bearer {self.shop.token(self.user)}", **(headers or {})},
+            headers={"authorization": f"Bearer {self.access}", **(headers or {})},
         )
 
     async def order(self, *lines: tuple[str, int], card: str = "card_ok", key: str = "") -> httpx.Response:
@@ -128,9 +130,18 @@ class Shop:
             "name": f"{name.title()} Smith",
             "phone": "+4915100",
         }
-        assert (await self.http.post("/accounts/users/register", json=new)).status_code == 202
+        made = await self.http.post("/accounts/users/register", json=new)
+        assert made.status_code == 202, made.text
         entered = await self.http.post("/accounts/users/login", json={"mail": new["mail"], "password": PASSWORD})
-        return Person(self, entered.json()["user"], new["mail"], new["name"])
+        assert entered.status_code == 200, entered.text
+        told = entered.json()
+        person = Person(self, told["user"], new["mail"], new["name"], told["access"])
+
+        async def believed() -> bool:  # not before the edge has fetched the keys of accounts
+            return (await person.ask("GET", "/accounts/users/me")).status_code == 200
+
+        await until(believed)
+        return person
 
     async def sells(self, sku: str, price: int = 1290, stock: int = 0, currency: str = "EUR") -> None:
         """Put an article into the catalog and on the shelf, and wait until orders knows its price."""
@@ -192,5 +203,9 @@ async def open_shop(folder: Path, databases: Mapping[str, str] | None = None) ->
             for name, value in said.items():
                 environment.setenv(name, str(value))
             async with running(accounts, ecommerce, edge=True, databases=databases) as gateway:
-                async with httpx.AsyncClient(base_url=gateway.url, timeout=WITHIN, trust_env=False) as http:
+                # On a busy machine a connection that was idle for as long as the edge keeps one may be closing.
+                pool = httpx.Limits(keepalive_expiry=1)
+                async with httpx.AsyncClient(
+                    base_url=gateway.url, timeout=WITHIN, trust_env=False, limits=pool
+                ) as http:
                     yield Shop(gateway, mails, http)

@@ -6,12 +6,14 @@ from collections.abc import Mapping
 from itertools import product
 from typing import Any, get_args
 
+import msgspec
 import pytest
 
 from ecommerce import limits
 from ecommerce.acquirer import rules as acquirer
-from ecommerce.events import Line, What
+from ecommerce.events import Currency, Line, Method, Sku, Title, What
 from ecommerce.inventory import rules as inventory
+from ecommerce.notifications import mail
 from ecommerce.notifications import rules as notifications
 from ecommerce.orders import rules as orders
 from ecommerce.payments import rules as payments
@@ -66,8 +68,8 @@ LEGAL: dict[str, tuple[Mapping[Any, Any], tuple[Any, ...], tuple[Any, ...], set[
         get_args(shipping.Parcel),
         get_args(shipping.What),
         {
-            "none ship", "prepared packed", "shipped ship", "moving ship", "delivered ship", "shipped deliver",
-            "moving arrived", "delivered deliver",
+            "none ship", "prepared ship", "prepared packed", "shipped ship", "moving ship", "delivered ship",
+            "shipped deliver", "moving deliver", "moving arrived", "delivered deliver",
         },
     ),
     "charge": (
@@ -202,6 +204,50 @@ def test_a_parcel_has_one_number() -> None:
 )
 def test_money_as_people_write_it(amount: int, currency: str, text: str) -> None:
     assert notifications.shown(amount, currency) == text
+
+
+@pytest.mark.parametrize("address", ["https://shop.example.org", "http://127.0.0.1:8080", "http://[::1]:80"])
+def test_a_link_that_readers_reach(address: str) -> None:
+    assert mail.public(address) == address
+
+
+@pytest.mark.parametrize(
+    "address", ["", "http://edge:8080", "shop.example.org", "https://", "https://a/b", "https://me@a", "ftp://a"]
+)
+def test_a_link_that_nobody_reaches_is_not_sent(address: str) -> None:
+    with pytest.raises(mail.NoAddress, match="ECOMMERCE_ADDRESS=https://HOST"):
+        mail.public(address)
+
+
+def _takes(type: Any, value: str) -> bool:
+    try:
+        msgspec.convert(value, type)
+    except msgspec.ValidationError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize("method", ["card_ok", "tok_1N3T00LkdIwHu7ixt44h1F8k", "card_4242", "card_" + "x" * 59])
+def test_a_method_is_a_token(method: str) -> None:
+    assert _takes(Method, method)
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        *("", "card_", "ok", "Card_ok", "xcard_ok", "card_ok\n", "card_o k", "card_ö", "card_" + "x" * 60),
+        *("4111111111111111", "card_4111111111111111", "tok_4111_1111_1111_1111", "card_x411111111111", "4111 1111"),
+        "card_378282246310005_12_29",
+    ],
+)
+def test_a_number_of_a_card_is_no_method(method: str) -> None:
+    assert not _takes(Method, method)
+
+
+def test_a_last_newline_is_part_of_no_name() -> None:
+    for type, good in ((Sku, "CUP-1"), (Currency, "EUR"), (Title, "A cup")):
+        assert _takes(type, good)
+        assert not _takes(type, good + "\n")
 
 
 def test_who_is_told_how() -> None:

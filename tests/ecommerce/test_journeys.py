@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import Counter
 from contextlib import AsyncExitStack
+from functools import partial
 from urllib.parse import quote
 
 import msgspec
@@ -14,6 +14,7 @@ import pytest
 from ecommerce.acquirer.rules import signature
 from ecommerce.orders.checkout import checkout
 from ecommerce.settings import settings
+from ecommerce.shipping.tables import PARCELS
 from tests.ecommerce.books import faults, read
 from tests.ecommerce.shop import PASSWORD, WITHIN, Shop, bodies, until
 
@@ -67,7 +68,7 @@ async def test_a_declined_card_keeps_the_goods_for_another(shop: Shop) -> None:
     assert (await cat.ask("POST", f"/ecommerce/payments/{order}/attempts", {"method": "card_ok"})).status_code == 409
 
 
-@pytest.mark.parametrize("cards", [("card_stolen",), ("card_declined", "card_declined", "no_such_card")])
+@pytest.mark.parametrize("cards", [("card_stolen",), ("card_declined", "card_declined", "card_unknown")])
 async def test_the_last_decline_releases_the_goods(shop: Shop, cards: tuple[str, ...]) -> None:
     dan, sku = await shop.person(f"dan{len(cards)}"), f"DESK-{len(cards)}"
     await shop.sells(sku, stock=1)
@@ -92,19 +93,6 @@ async def test_who_does_not_pay_in_time_loses_the_goods(shop: Shop) -> None:
     await until(lambda: shop.mails.to(eve) == [f"Your order {order} has expired"])
     # A customer who did not pay is no trouble of ours.
     assert await shop.gateway.events(f"ecommerce/orders/{order}/stuck") == []
-
-
-async def test_fifty_buyers_of_one_thing(shop: Shop) -> None:
-    fay = await shop.person("fay")
-    await shop.sells("LAST", stock=1)
-    orders = await asyncio.gather(*(fay.buys(("LAST", 1)) for _ in range(50)))
-    # Each is placed; 49 end at once, and one goes all the way.
-    told = await shop.gateway.events(f"ecommerce/orders/+/status/{fay.user}", 50 + 49 + 7, within=WITHIN)
-    ends = Counter(one.json()["what"] for one in told)
-    assert (ends["completed"], ends["out_of_stock"], len({one.topic for one in told})) == (1, 49, len(orders))
-    assert await shop.available("LAST") == 0
-    await until(lambda: sum("out of stock" in one for one in shop.mails.to(fay)) == 49)
-    await until(lambda: sum("is confirmed" in one for one in shop.mails.to(fay)) == 1)
 
 
 async def test_orders_are_taken_while_everybody_else_is_down(shop: Shop) -> None:
@@ -190,6 +178,42 @@ async def test_what_nobody_can_buy_is_refused(shop: Shop, lines: list[tuple[str,
     assert refused.headers["content-type"] == "application/problem+json"
 
 
+async def test_a_number_of_a_card_is_kept_nowhere(shop: Shop) -> None:
+    lea = await shop.person("lea")
+    await shop.sells("CUP-Y", stock=1)
+    order = await lea.buys(("CUP-Y", 1), card="card_declined")
+    await shop.status(order, "declined")
+    for number in ("4111111111111111", "card_4111111111111111", "4111 1111 1111 1111"):
+        again = await lea.ask("POST", f"/ecommerce/payments/{order}/attempts", {"method": number})
+        for refused in (again, await lea.order(("CUP-Y", 1), card=number)):
+            assert (refused.status_code, number in refused.text) == (422, False)
+    await lea.ask("POST", f"/ecommerce/orders/{order}/cancel")
+    await shop.status(order, "cancelled")
+
+
+async def test_a_parcel_whose_clock_stopped_leaves_when_it_is_asked_for_again(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lou = await shop.person("lou")
+    await shop.sells("CLOCK", stock=1)
+    monkeypatch.setenv("ECOMMERCE_PACKING", "3600")
+    monkeypatch.setenv("ECOMMERCE_DRIVING", "3600")
+    order = await lou.buys(("CLOCK", 1))
+    for standing, told, clock in (("prepared", "shipped", "PACKING"), ("moving", "completed", "DRIVING")):
+        await until(partial(_parcel, shop, order, standing))
+        monkeypatch.setenv(f"ECOMMERCE_{clock}", "0.01")
+        await _hurry(shop, order)
+        await shop.status(order, told)
+    facts = [len(await shop.gateway.events(f"ecommerce/shipping/{order}/{fact}")) for fact in ("shipped", "delivered")]
+    assert facts == [1, 1]
+
+
+async def _parcel(shop: Shop, order: str, status: str) -> bool:
+    async with shop.gateway.database("ecommerce.shipping") as db:
+        rows = (await db.execute(PARCELS.select().where(PARCELS.c.order == order))).all()
+    return [row.status for row in rows] == [status]
+
+
 async def test_a_price_is_that_of_the_moment(shop: Shop) -> None:
     mia = await shop.person("mia")
     await shop.sells("HAT", 1000, stock=2)
@@ -234,6 +258,12 @@ async def test_a_customer_sees_nothing_of_another(shop: Shop) -> None:
     operators += [("POST", f"/ecommerce/acquirer/{order}/void")]
     for method, path in operators:
         assert (await eva.ask(method, path, {})).status_code == 403
+    # A service is asked by the one that needs it, and by no other.
+    for_services = [("POST", f"/ecommerce/acquirer/{order}/{what}") for what in ("charge", "void", "capture")]
+    for_services += [("GET", f"/accounts/users/people/{ned.user}/contact")]
+    for_services += [("GET", f"/ecommerce/notifications/people/{ned.user}/consent")]
+    async with shop.gateway.client("service:ecommerce.orders") as http:
+        assert {(await http.request(method, path)).status_code for method, path in for_services} == {403}
     await ned.ask("POST", f"/ecommerce/orders/{order}/cancel")
     await shop.status(order, "cancelled")
 

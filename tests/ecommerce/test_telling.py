@@ -140,7 +140,17 @@ async def test_promotions_are_for_who_agreed(shop: Shop, monkeypatch: pytest.Mon
     assert (await _consent(dan, "GET")).json() == {"consent": True}
     assert (await shop.http.post(link, data={"List-Unsubscribe": "One-Click"})).status_code == 200
     assert (await _consent(dan, "GET")).json() == {"consent": False}
-    await _promote(shop, "summer", "Ice")
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("ECOMMERCE_ADDRESS", "http://edge:8080")  # which no reader of a mail reaches
+        root = {"authorization": f"Bearer {shop.token('root', 'operator')}"}
+        path, offer = "/ecommerce/notifications/promotions/summer", {"subject": "summer", "text": "Ice"}
+        refused = await shop.http.put(path, json=offer, headers=root)
+        assert (refused.status_code, refused.json()["type"].rpartition(":")[2]) == (503, "no_address")
+        environment.setenv("ECOMMERCE_ADDRESS", "https://shop.example.org/")
+        await _promote(shop, "summer", "Ice")
+        await until(lambda: shop.mails.to(eve) == ["spring", "summer"])
+    (late,) = (one for one in shop.mails.got if one["To"] == eve.mail and one["Subject"] == "summer")
+    assert str(late["List-Unsubscribe"]).startswith("<https://shop.example.org/ecommerce/notifications/unsubscribe/")
     await until(lambda: shop.mails.to(eve) == ["spring", "summer"])
     await shop.gateway.at_rest(within=WITHIN)
     assert (shop.mails.to(dan), shop.mails.to(fay)) == (["spring"], [])
@@ -151,7 +161,7 @@ async def test_a_simulated_day_ends(shop: Shop) -> None:
     ivy, jon = await shop.person("ivy"), await shop.person("jon")
     await simulation.stock_up(shop.http, shop.token("root", "operator"), 10)
     seen = list[int]()
-    tokens = [shop.token(one.user) for one in (ivy, jon)]
+    tokens = [one.access for one in (ivy, jon)]
     run = simulation.run(shop.http, tokens, 10, within=WITHIN, progress=lambda placed, ends: seen.append(placed))
     result = await run
     assert sum(result.ends.values()) == 10

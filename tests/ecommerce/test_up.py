@@ -38,7 +38,7 @@ async def test_two_applications_are_named_and_people_buy(tmp_path: Path) -> None
 
     def ready() -> bool:
         assert up.poll() is None, out.read_text()
-        return "Try next" in out.read_text()
+        return "services are ready" in out.read_text()
 
     try:
         await eventually(ready, 100)
