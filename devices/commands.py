@@ -17,41 +17,43 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from devices import limits
 from devices.radio import Plan, Tally, run
-from devices.settings import settings
 from devices.simulation import FILES, PRESETS, Faults, NoData, Values, recorded
 
-Url = Annotated[str, typer.Option(help="The gateway; by default DEVICES_ORIGIN.")]
-Token = Annotated[Path | None, typer.Option(help="An operator's token; by default GATEWAY_TOKEN.")]
+Url = Annotated[str, typer.Option(envvar="GATEWAY_URL", help="The gateway.")]
+Token = Annotated[
+    Path | None, typer.Option(help="An operator's token; by default GATEWAY_TOKEN, or that of `gateway up`.")
+]
+HERE = "http://127.0.0.1:8080"
 Name = Annotated[str, typer.Argument(metavar="DEVICE", help="a-z, 0-9, dot, - and _, at most 63.")]
 Share = Annotated[float, typer.Option(min=0, max=1, help="The share of readings with this fault.")]
 
 
-def create(device: Name, label: str = "", url: Url = "", token_file: Token = None) -> None:
+def create(device: Name, label: str = "", url: Url = HERE, token_file: Token = None) -> None:
     """Make a device, and print its password: the only time that it can be read."""
     print(_asked("POST", "/", url, token_file, {"device": device, "label": label})["password"])  # noqa: T201 - it answers on standard output
 
 
-def ls(url: Url = "", token_file: Token = None) -> None:
+def ls(url: Url = HERE, token_file: Token = None) -> None:
     """List the devices, a line of JSON each."""
-    after = ""
+    after: str | None = ""
     while after is not None:
-        said = _asked("GET", f"/?after={after}", url, token_file)
+        said = _asked("GET", f"/?limit=500&after={after}", url, token_file)
         for one in said["items"]:
             print(msgspec.json.encode(one).decode())  # noqa: T201 - it answers on standard output
         after = said["next"]
 
 
-def suspend(device: Name, url: Url = "", token_file: Token = None) -> None:
+def suspend(device: Name, url: Url = HERE, token_file: Token = None) -> None:
     """Cut a device off, and keep it out."""
     _asked("POST", f"/{device}/suspend", url, token_file)
 
 
-def resume(device: Name, url: Url = "", token_file: Token = None) -> None:
+def resume(device: Name, url: Url = HERE, token_file: Token = None) -> None:
     """Let a suspended device in again, with the password that it has."""
     _asked("POST", f"/{device}/resume", url, token_file)
 
 
-def delete(device: Name, url: Url = "", token_file: Token = None) -> None:
+def delete(device: Name, url: Url = HERE, token_file: Token = None) -> None:
     """Take a device's account away. What it measured stays."""
     _asked("DELETE", f"/{device}", url, token_file)
 
@@ -71,7 +73,7 @@ def simulate(
     dropout: Share = 0.005,
     spike: Share = 0.001,
     seed: int = 1,
-    url: Url = "",
+    url: Url = HERE,
     token_file: Token = None,
 ) -> None:
     """Run a fleet of devices over real MQTT, with faults on purpose."""
@@ -128,16 +130,20 @@ def _accounts(file: Path, names: list[str], url: str, token_file: Path | None) -
 
 
 def _asked(method: str, path: str, url: str, token_file: Path | None, body: object = None) -> Any:
-    token = token_file.read_text().strip() if token_file else os.environ.get("GATEWAY_TOKEN", "")
+    made = Path(os.environ.get("GATEWAY_DATA") or ".gateway") / "operator.token"
+    token = "" if token_file else os.environ.get("GATEWAY_TOKEN", "")
+    if not token and (token_file or made).is_file():
+        token = (token_file or made).read_text().strip()
     if not token:
         raise typer.BadParameter("an operator's token is needed", param_hint="--token-file, GATEWAY_TOKEN")
-    at, headers = (url or settings().origin) + "/devices/registry" + path, {"authorization": f"Bearer {token}"}
+    at, headers = url + "/devices/registry" + path, {"authorization": f"Bearer {token}"}
     try:
         answer = httpx.request(method, at, json=body, headers=headers, timeout=30, trust_env=False)
-    except httpx.HTTPError as error:
-        Console(stderr=True).print(f"error: {at}: {error}")
+        said: Any = answer.json() if answer.content else None
+    except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
+        Console(stderr=True).print(f"error: {at}: {error}", markup=False)
         raise typer.Exit(1) from None
     if not answer.is_success:
-        Console(stderr=True).print(f"error: {answer.json().get('detail', answer.status_code)}")
+        Console(stderr=True).print(f"error: {said.get('detail', answer.status_code)}", markup=False)
         raise typer.Exit(1)
-    return answer.json() if answer.content else None
+    return said

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 import msgspec
 
 from devices import limits
 
+#: Who watches the fleet; a customer of a shop, a `user`, does not.
+PEOPLE: Final = ("viewer", "operator")
+#: Who watches a device: itself, and they.
+READERS: Final = ("device:{device}", *PEOPLE)
+#: In an alert's place of a device: the fleet as one, of which nothing was heard.
+ALL: Final = "*"
 #: A level of its topics, its account at the broker, and its client id there.
 Device = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
+
+
+#: In ms since 1970, or how many of them; as much as every database counts.
+Time = Annotated[int, msgspec.Meta(ge=0, le=limits.SEQ_MOST)]
 
 
 class Status(msgspec.Struct, frozen=True):
@@ -64,6 +74,7 @@ class Alert(msgspec.Struct, frozen=True):
     """One rule began or ended to hold for one device."""
 
     rule: str
+    #: ``*``: nothing at all is heard, of whatever device; then nothing is told of each.
     device: str
     what: Literal["firing", "resolved"]
     #: By rule and device: all that is told of one trouble has the same.
@@ -73,3 +84,5 @@ class Alert(msgspec.Struct, frozen=True):
     detected: int
     value: float | None = None
     severity: str = ""
+    #: Why it is over where nothing was measured that ends it.
+    reason: Literal["", "rule changed", "rule removed", "device suspended", "device deleted"] = ""

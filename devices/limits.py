@@ -51,8 +51,14 @@ CHANNELS_MOST: Final = 8
 #: Seconds between two looks for silent devices, at least and at most.
 LOOK_LEAST: Final = 0.5
 LOOK_MOST: Final = 60.0
+#: Seconds by which a look may be late, beside twice the pause; later than that, nobody looked. → no silence is told
+LOOK_LATE: Final = 10.0
+#: Stretches without a word of any device that a rule of silence remembers. → the oldest counts as silence after all
+STILL_MOST: Final = 32
 #: Silent devices that one look asks after. → the rest at the next one
 LOOK_PAGE: Final = 200
+#: Alerts that one call ends: each tells all its channels. → the rest in the next call
+END_PAGE: Final = 100
 #: The least that a delayed event waits.
 AT_ONCE: Final = 0.001
 #: Seconds for a mail server or a webhook to answer. → tried again

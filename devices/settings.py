@@ -26,8 +26,6 @@ class Channel(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Settings(msgspec.Struct, frozen=True):
     """See README.md. Secrets are named by file."""
 
-    #: The gateway's address, for commands.
-    origin: str
     #: ``smtp://HOST:PORT``, or ``smtps://``; with a user if it needs one.
     smtp: str
     smtp_password_file: str
@@ -36,7 +34,7 @@ class Settings(msgspec.Struct, frozen=True):
     channels_file: str
     #: Webhooks may lead into private networks, and to this machine.
     private: bool
-    #: Where the broker has its file of passwords, and the file of its process id. Empty: it is told nothing.
+    #: Where the broker has its files `passwords` and, by default, `mosquitto.pid`. Empty: it is told nothing.
     broker: str
     broker_pid_file: str
 
@@ -57,13 +55,13 @@ class Settings(msgspec.Struct, frozen=True):
 
 def settings() -> Settings:
     said = os.environ
+    broker = said.get("DEVICES_BROKER_FOLDER") or ""
     return Settings(
-        said.get("DEVICES_ORIGIN") or "http://127.0.0.1:8080",
         said.get("DEVICES_SMTP") or "",
         said.get("DEVICES_SMTP_PASSWORD_FILE") or "",
         said.get("DEVICES_MAIL_FROM") or "devices@example.org",
         said.get("DEVICES_CHANNELS_FILE") or "",
         said.get("DEVICES_WEBHOOK_PRIVATE") == "1",
-        said.get("DEVICES_BROKER_FOLDER") or "",
-        said.get("DEVICES_BROKER_PID_FILE") or "",
+        broker,
+        said.get("DEVICES_BROKER_PID_FILE", broker and str(Path(broker, "mosquitto.pid"))),
     )

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from devices.events import Alert, Presence, Registered, Status, Window, Wrong
+from devices.events import READERS, Alert, Presence, Registered, Status, Window, Wrong
 from gateway import Topic
-
-#: Who watches: a device itself, and people.
-_READ: Final = ("device:{device}", "user", "operator")
 
 
 def _told(name: str, schema: Any, **more: Any) -> Topic:
-    return Topic(pattern=f"devices/{{device}}/{name}", key="{device}", schema=schema, **{"read": _READ, **more})
+    return Topic(pattern=f"devices/{{device}}/{name}", key="{device}", schema=schema, **{"read": READERS, **more})
 
 
 TOPICS: Final = (
@@ -22,7 +19,7 @@ TOPICS: Final = (
         identity="{device}/{boot}/{seq}",
         mqtt="in",
         write=("device:{device}",),
-        read=_READ,
+        read=READERS,
     ),
     _told("status", Status, mqtt="in", retain=True, write=("device:{device}",)),
     _told("errors", Wrong, mqtt="out"),

@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 import time
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import msgspec
-from sqlalchemy import select, tuple_
+from sqlalchemy import ColumnElement, func, or_, select, true, tuple_
 from starlette.requests import Request
-from starlette.responses import Response
 from starlette.routing import Route
 
 from devices import limits
-from devices.alerting.rules import Name, Rule, contradiction
+from devices.alerting.rules import Name, Rule, Watch, contradiction, means_else
 from devices.alerting.tables import ALERTS, RULES
-from devices.asked import asked, page, position
+from devices.events import ALL, PEOPLE
 from devices.rows import replaced
 from devices.settings import settings
-from gateway.sql import Reading, reading, transaction
-from gateway.web import NotAvailable, Refused, answer, body, principal
-
-#: Who watches.
-PEOPLE = ("user", "operator")
+from gateway.sql import Reading, Transaction, reading, transaction
+from gateway.web import Listing, NotAvailable, Page, Refused, operation, principal
 
 
 class NotARule(Refused):
@@ -34,97 +30,142 @@ class Look(msgspec.Struct, frozen=True):
     """A rule's timer; one of another version than the rule's is over."""
 
     version: int
+    watch: Watch = Watch()
 
 
-class Listed(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class Retire(msgspec.Struct, frozen=True):
+    """Asks that who heard of alerts that no rule stands behind any more hears their end."""
+
+    version: int
+
+
+class Known(Rule, frozen=True, kw_only=True):
+    """A rule, and its name."""
+
+    rule: str
+
+
+class Standing(msgspec.Struct, frozen=True):
+    """How it is between one rule and one device; ``*``: the fleet as one. Times in ms."""
+
+    rule: str
+    device: str
+    state: str
+    #: Of the newest reading that was judged.
+    at: int
+    since: int
+    changed: int
+    value: float | None
+    #: By whom.
+    acknowledged: str
+    comment: str
+
+
+class Listed(Listing, frozen=True):
     state: Literal["ok", "pending", "firing", "resolved"] = "firing"
-    limit: Annotated[int, msgspec.Meta(ge=1, le=limits.PAGE)] = limits.PAGE
-    after: str = ""
 
 
 class Comment(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    comment: Annotated[str, msgspec.Meta(max_length=limits.TEXT_MOST)] = ""
+    comment: Annotated[str, msgspec.Meta(max_length=limits.TEXT_MOST, pattern=r"^[^\x00]*$")] = ""
 
 
-async def rules(db: Reading) -> list[tuple[str, int, Rule]]:
-    """Return name, version and rule of all that hold."""
-    rows = await db.execute(RULES.select().where(RULES.c.retired.is_(False)).order_by(RULES.c.rule))
+async def rules(db: Reading, *, hold: bool = False) -> list[tuple[str, int, Rule]]:
+    """Return name, version and rule of all that are in force; ``hold``: until this transaction ends they stay so."""
+    wanted = RULES.select().where(RULES.c.retired.is_(False)).order_by(RULES.c.rule)
+    rows = await db.execute(wanted.with_for_update(read=True) if hold else wanted)
     return [(row.rule, row.version, msgspec.json.decode(row.said, type=Rule)) for row in rows]
 
 
-async def all_rules(request: Request) -> Response:
-    principal(request, *PEOPLE)
+def covered(device: ColumnElement[str], rule: Rule) -> ColumnElement[bool]:
+    """`Rule.about`, for the database."""
+    if rule.devices.endswith("*"):
+        return func.substr(device, 1, len(rule.devices) - 1) == rule.devices[:-1]
+    return device == rule.devices
+
+
+@operation("The rules that are in force.", grants=PEOPLE)
+async def all_rules(request: Request) -> list[Known]:
     async with reading(request) as db:
-        return answer([{"rule": name, **_shown(rule)} for name, _, rule in await rules(db)])
+        return [Known(rule=name, **msgspec.structs.asdict(rule)) for name, _, rule in await rules(db)]
 
 
-async def one_rule(request: Request) -> Response:
-    principal(request, *PEOPLE)
+@operation("A rule.", grants=PEOPLE, errors=[NotAvailable])
+async def one_rule(request: Request) -> Rule:
     async with reading(request) as db:
-        return answer(_shown(await _known(db, request.path_params["rule"])))
+        return await _known(db, request.path_params["rule"])
 
 
-async def put_rule(request: Request) -> Response:
-    """Make a rule, or let another take its place; what it had found so far stays."""
-    principal(request, "operator")
-    rule, name = await body(request, Rule), request.path_params["rule"]
+@operation(
+    "Make a rule, or let another take its place.",
+    grants=["operator"],
+    errors=[NotARule],
+    description="What fires stays so until the next reading; what the new rule is not about is resolved.",
+)
+async def put_rule(request: Request, body: Rule) -> Rule:
+    name = request.path_params["rule"]
     try:
         msgspec.convert(name, Name)
     except msgspec.ValidationError as error:
         raise NotARule(f"its name: {error}", "use a-z, 0-9, - and _") from None
-    wrong = contradiction(rule)
-    if unknown := [one for one in rule.channels if one not in settings().channels]:
+    wrong = contradiction(body)
+    if unknown := [one for one in body.channels if one not in settings().channels]:
         wrong = f"there is no channel {unknown[0]!r}"
     async with transaction(request) as db:
-        known = await rules(db)
-        if len(known) >= limits.RULES_MOST and name not in [one for one, _, _ in known]:
+        known = {one: rule for one, _, rule in await rules(db)}
+        if len(known) >= limits.RULES_MOST and name not in known:
             wrong = f"{limits.RULES_MOST} rules are all there may be"
         if wrong:
             raise NotARule(wrong, "mend it")
         version = time.time_ns()  # also where a rule of this name was taken away: its timers are over
-        row = {"rule": name, "version": version, "said": msgspec.json.encode(rule), "retired": False}
+        row = {"rule": name, "version": version, "said": msgspec.json.encode(body), "retired": False}
         await db.execute(replaced(RULES), row)
-        if rule.kind == "silent":
+        if (old := known.get(name)) is not None:
+            gone = true() if means_else(old, body) else ~or_(covered(ALERTS.c.device, body), ALERTS.c.device == ALL)
+            await _orphan(db, name, version, gone)
+        if body.kind == "silent":
             db.later(limits.AT_ONCE, f"devices/alerting/rules/{name}/look", Look(version))
-    return answer(_shown(rule))
+    return body
 
 
-async def drop_rule(request: Request) -> Response:
-    """Take a rule away; its alerts are resolved."""
-    principal(request, "operator")
+@operation("Take a rule away; its alerts are resolved.", grants=["operator"], errors=[NotAvailable])
+async def drop_rule(request: Request) -> None:
     name = request.path_params["rule"]
     async with transaction(request) as db:
         await _known(db, name)
         await db.execute(RULES.update().where(RULES.c.rule == name).values(retired=True))
         version = await db.scalar(select(RULES.c.version).where(RULES.c.rule == name))
-        db.later(limits.AT_ONCE, f"devices/alerting/rules/{name}/retire", Look(version))
-    return Response(status_code=204)
+        await _orphan(db, name, version, true())
 
 
-async def alerts(request: Request) -> Response:
-    """A page of alerts in one state: those that fire, by default."""
-    principal(request, *PEOPLE)
-    said = asked(request, Listed)
+async def _orphan(db: Transaction, rule: str, version: int, which: ColumnElement[bool]) -> None:
+    """Take ``which`` alerts from ``rule``; of those that fire somebody is to hear, at once or with its next reading."""
+    of = (ALERTS.c.rule == rule, which)
+    await db.execute(ALERTS.update().where(*of, ALERTS.c.state == "firing").values(state="ending"))
+    await db.execute(ALERTS.delete().where(*of, ALERTS.c.state != "ending"))
+    db.later(limits.AT_ONCE, f"devices/alerting/rules/{rule}/retire", Retire(version))
+
+
+@operation("Alerts in one state: those that fire, by default.", grants=PEOPLE)
+async def alerts(request: Request, query: Listed) -> Page[Standing]:
     key = (ALERTS.c.rule, ALERTS.c.device)
-    wanted = ALERTS.select().where(ALERTS.c.state == said.state).order_by(*key).limit(said.limit + 1)
-    if said.after:
-        wanted = wanted.where(tuple_(*key) > position(said.after, tuple[str, str]))
+    wanted = ALERTS.select().where(ALERTS.c.state == query.state).order_by(*key).limit(query.limit + 1)
+    if query.after:
+        rule, _, device = query.after.partition("/")
+        wanted = wanted.where(tuple_(*key) > (rule, device))
     async with reading(request) as db:
         rows = (await db.execute(wanted)).all()
-    items = [dict(row._mapping) for row in rows[: said.limit]]
-    return answer({"items": items, "next": page(rows, said.limit, lambda row: (row.rule, row.device))})
+    return Page.of([Standing(*row) for row in rows], query, lambda one: f"{one.rule}/{one.device}")
 
 
-async def acknowledge(request: Request) -> Response:
-    """Say that somebody knows, until it is over."""
-    who, said = principal(request, "operator"), await body(request, Comment)
+@operation("Say that somebody knows, until it is over.", grants=["operator"], errors=[NotAvailable])
+async def acknowledge(request: Request, body: Comment) -> None:
+    who = principal(request)
     of = (ALERTS.c.rule == request.path_params["rule"], ALERTS.c.device == request.path_params["device"])
     async with transaction(request) as db:
         new = ALERTS.update().where(*of, ALERTS.c.state == "firing")
-        done = await db.execute(new.values(acknowledged=str(who), comment=said.comment))
+        done = await db.execute(new.values(acknowledged=str(who), comment=body.comment))
         if not done.rowcount:
             raise NotAvailable("no such alert fires", "see /devices/alerting/alerts")
-    return Response(status_code=204)
 
 
 async def _known(db: Reading, name: str) -> Rule:
@@ -134,15 +175,11 @@ async def _known(db: Reading, name: str) -> Rule:
     return found
 
 
-def _shown(rule: Rule) -> Any:
-    return msgspec.to_builtins(rule)
-
-
 ROUTES = (
-    Route("/rules", all_rules),
-    Route("/rules/{rule}", one_rule),
+    Route("/rules", all_rules, methods=["GET"]),
+    Route("/rules/{rule}", one_rule, methods=["GET"]),
     Route("/rules/{rule}", put_rule, methods=["PUT"]),
     Route("/rules/{rule}", drop_rule, methods=["DELETE"]),
-    Route("/alerts", alerts),
+    Route("/alerts", alerts, methods=["GET"]),
     Route("/alerts/{rule}/{device}/acknowledge", acknowledge, methods=["POST"]),
 )

@@ -9,7 +9,8 @@ import msgspec
 
 from devices import limits
 
-State = Literal["ok", "pending", "firing", "resolved"]
+#: ``ending``: it fired under what the rule was before, and somebody is still to hear that this is over.
+State = Literal["ok", "pending", "firing", "resolved", "ending"]
 #: What one reading says: the threshold is passed, and has been for as long as it takes; or not; or in between.
 Saw = Literal["breach", "held", "between", "calm"]
 Name = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
@@ -24,6 +25,7 @@ STEPS: Final[dict[tuple[State, Saw], State]] = {
     ("pending", "between"): "ok",
     ("pending", "calm"): "ok",
     ("firing", "calm"): "resolved",
+    ("ending", "calm"): "resolved",
 }
 
 
@@ -59,6 +61,19 @@ class Condition(msgspec.Struct, frozen=True):
     #: When the state began.
     changed: int = 0
     value: float | None = None
+
+
+class Watch(msgspec.Struct, frozen=True):
+    """What a rule of silence knows of the whole fleet. Times by our clock, in ms."""
+
+    #: The look before this one; 0: there was none.
+    at: int = 0
+    #: When anything was heard last.
+    heard: int = 0
+    #: Since when no look has heard anything; 0: the last one did.
+    quiet: int = 0
+    #: Stretches in which nothing was heard of any device, or nobody looked; the newest last.
+    still: tuple[tuple[int, int], ...] = ()
 
 
 def contradiction(rule: Rule) -> str:
@@ -104,6 +119,51 @@ def told(old: Condition, new: Condition) -> Literal["firing", "resolved"] | None
     if new.state != old.state and new.state in ("firing", "resolved"):
         return "firing" if new.state == "firing" else "resolved"
     return None
+
+
+def means_else(old: Rule, new: Rule) -> bool:
+    """Say whether what fires by ``old`` says nothing about ``new``, whatever device it is about."""
+    return (old.kind, old.metric) != (new.kind, new.metric)
+
+
+def watched(old: Watch, now: int, heard: int, every: float) -> Watch:
+    """Return what is known after a look that finds ``heard``; looks are meant to be ``every`` seconds apart.
+
+    A stretch without a word of any device is nobody's silence: the bridge was away, or the broker. Nor is one in which
+    this service was away: what was sent by then may wait to be handled.
+    """
+    late = now - old.at > 1000 * (2 * every + limits.LOOK_LATE)
+    if heard > old.heard and not late:
+        return Watch(now, heard, 0, old.still)
+    begin, still = old.at or heard, old.still
+    if still and still[-1][1] == begin:
+        begin, still = still[-1][0], still[:-1]
+    quiet = now if late else old.quiet or old.at
+    return Watch(now, heard, quiet, (*still, (begin, now))[-limits.STILL_MOST :])
+
+
+def horizon(watch: Watch, after: float) -> int:
+    """Return the time that a device must have been heard before to be silent by now: ``after`` seconds ago.
+
+    Still stretches do not count. Behind one as long as ``after`` every device has all of ``after`` to come back: until
+    then it is 0, and nobody is silent.
+    """
+    left, edge = int(after * 1000), watch.at
+    for begin, end in reversed(watch.still):
+        if edge - end >= left:
+            break
+        if end - begin >= after * 1000:
+            return 0
+        left -= edge - end
+        edge = begin
+    return edge - left
+
+
+def heard_of_all(watch: Watch, after: float) -> Saw:
+    """Return what is seen of the fleet as one: nothing for ``after`` seconds in which somebody looked, or something."""
+    if not watch.quiet:
+        return "calm"
+    return "held" if watch.at - watch.quiet >= after * 1000 else "between"
 
 
 def pause(after: float) -> float:

@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
+import msgspec
 from starlette.requests import Request
-from starlette.responses import Response
 from starlette.routing import Route
 
 from devices.analytics.tables import MARKS
 from devices.analytics.windows import watermark
+from devices.events import READERS
 from gateway.sql import reading
-from gateway.web import NotAvailable, answer, principal
+from gateway.web import NotAvailable, operation
 
 
-async def mark(request: Request) -> Response:
-    """How far the windows of a device are, and how many of its readings came too late for theirs."""
-    principal(request, "device:{device}", "user", "operator")
+class Mark(msgspec.Struct, frozen=True):
+    """How far the windows of a device are, in ms, and how many of its readings came too late for theirs."""
+
+    newest: int
+    watermark: int
+    late: int
+
+
+@operation("How far the windows of a device are, and what came too late.", grants=READERS, errors=[NotAvailable])
+async def mark(request: Request) -> Mark:
     async with reading(request) as db:
         row = (await db.execute(MARKS.select().where(MARKS.c.device == request.path_params["device"]))).first()
     if row is None:
         raise NotAvailable("nothing came of this device", "look for it in the registry")
-    return answer({"newest": row.newest, "watermark": watermark(row.newest), "late": row.late})
+    return Mark(row.newest, watermark(row.newest), row.late)
 
 
-ROUTES = (Route("/{device}/watermark", mark),)
+ROUTES = (Route("/{device}/watermark", mark, methods=["GET"]),)

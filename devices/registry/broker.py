@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import fcntl
 import hashlib
@@ -9,12 +10,16 @@ import os
 import secrets
 import signal
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Final
 
 from devices import limits
 from gateway.web import Unavailable
+
+#: What the broker's process is called.
+_BROKER: Final = "mosquitto"
 
 
 def password() -> str:
@@ -37,31 +42,16 @@ def projected(text: str, accounts: Mapping[str, str | None]) -> str:
     return "".join(f"{line}\n" for line in [*kept, *(f"{name}:{word}" for name, word in accounts.items() if word)])
 
 
-def project(folder: str, pid_file: str, accounts: Mapping[str, str | None], *, tell: bool) -> None:
-    """Bring the file up to date, whole or not at all, and have the broker read it: it cuts off whom it then refuses.
+@asynccontextmanager
+async def held(folder: str) -> AsyncIterator[None]:
+    """Alone with the broker's files, as `gateway device-credentials` is: two who write would undo each other.
 
-    ``tell``: also where nothing changed, for somebody may have died between the two. The rights of devices need no
-    change: they are patterns of their names. Raises :class:`Unavailable`: ask again.
+    What is written is read inside: whoever read before it may bring back what somebody else changed meanwhile.
+    Raises :class:`Unavailable`: ask again.
     """
-    path = Path(folder, "passwords")
+    descriptor = -1
     try:
-        with _locked(Path(folder)):
-            old = path.read_text() if path.exists() else ""
-            if (new := projected(old, accounts)) != old:
-                _write(path, new)
-        if pid_file and (tell or new != old):
-            os.kill(int(Path(pid_file).read_text()), signal.SIGHUP)
-    except ProcessLookupError:
-        pass  # it reads the file when it starts
-    except (OSError, ValueError) as error:
-        raise Unavailable(f"the broker was not told: {error}", "mend DEVICES_BROKER_FOLDER and …_PID_FILE") from None
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """As `gateway device-credentials` does: two who write would undo each other."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         give_up = time.monotonic() + limits.LOCK_WITHIN
         while True:
             try:
@@ -70,10 +60,49 @@ def _locked(folder: Path) -> Iterator[None]:
             except BlockingIOError:
                 if time.monotonic() > give_up:
                     raise
-                time.sleep(limits.LOCK_LOOK)
+                await asyncio.sleep(limits.LOCK_LOOK)
+    except OSError as error:
+        if descriptor >= 0:
+            os.close(descriptor)
+        raise Unavailable(f"the broker's files: {error}", "mend DEVICES_BROKER_FOLDER") from None
+    try:
         yield
     finally:
         os.close(descriptor)
+
+
+def project(folder: str, accounts: Mapping[str, str | None]) -> bool:
+    """Bring the file up to date, whole or not at all; say whether it had to be. Only while it is `held`.
+
+    The rights of devices need no change: they are patterns of their names. Raises :class:`Unavailable`: ask again.
+    """
+    path = Path(folder, "passwords")
+    try:
+        old = path.read_text() if path.exists() else ""
+        if (new := projected(old, accounts)) != old:
+            _write(path, new)
+    except OSError as error:
+        raise Unavailable(f"the broker's file: {error}", "mend DEVICES_BROKER_FOLDER") from None
+    return new != old
+
+
+def tell(pid_file: str) -> str:
+    """Have the broker read its file: it cuts off whom it then refuses. Return why that was not to be; empty: it was.
+
+    A file of a process id outlives its process, and the number may be somebody else's by now.
+    """
+    try:
+        pid = int(Path(pid_file).read_text())
+        about = Path(f"/proc/{pid}/comm")
+        name = about.read_text().strip() if Path("/proc/self").exists() else _BROKER
+        if pid <= 0 or name != _BROKER:
+            return f"process {pid} of {pid_file} is {name!r} and no broker"
+        os.kill(pid, signal.SIGHUP)
+    except FileNotFoundError as error:
+        return f"no broker runs by {pid_file}: there is no {error.filename}"
+    except (OSError, ValueError) as error:
+        return f"no broker runs by {pid_file}: {error}"
+    return ""
 
 
 def _write(path: Path, text: str) -> None:

@@ -12,23 +12,23 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from devices import limits
-from devices.asked import asked, page, position
-from devices.events import Device, Registered
+from devices.events import PEOPLE, READERS, Device, Registered
 from devices.registry.broker import hashed, password
 from devices.registry.rules import STEPS, What
-from devices.registry.tables import DEVICES, PRESENCE, SEEN
+from devices.registry.tables import DEVICES, PRESENCE, SEEN, TIMER
 from devices.rows import replaced
+from gateway import GatewayError
 from gateway.sql import Transaction, reading, transaction
-from gateway.web import NotAvailable, Refused, answer, body, principal
+from gateway.web import Listing, NotAvailable, Page, Refused, answer, operation
 
-#: The bridge's account at the broker, which is no device.
-_BRIDGE = "gateway"
+#: The bridge's account at the broker, and a path of ours.
+_TAKEN = ("gateway", "reconcile")
 
 
-class Conflict(Refused):
+class Conflict(GatewayError):
     """What is asked does not go with what the device is."""
 
-    code, status = "conflict", 409
+    code, status, whose = "conflict", 409, "caller"
 
 
 class Full(Refused):
@@ -46,54 +46,93 @@ class Project(msgspec.Struct, frozen=True):
 
 class New(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     device: Device
-    label: Annotated[str, msgspec.Meta(max_length=200)] = ""
+    label: Annotated[str, msgspec.Meta(max_length=200, pattern=r"^[^\x00]*$")] = ""
 
 
-class Listed(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class Account(msgspec.Struct, frozen=True):
+    """With what a device enters the broker: the only time that the password can be read."""
+
+    device: str
+    password: str
+
+
+class Listed(Listing, frozen=True):
     state: Literal["active", "suspended"] | None = None
-    limit: Annotated[int, msgspec.Meta(ge=1, le=limits.PAGE)] = limits.PAGE
-    after: str = ""
 
 
-async def create(request: Request) -> Response:
-    """Make a device; the answer has its password, this once. The broker knows it within moments."""
-    principal(request, "operator")
-    new, word = await body(request, New), password()
-    if new.device == _BRIDGE:
-        raise Conflict(f"{_BRIDGE} is the bridge", "choose another name")
+class Found(msgspec.Struct, frozen=True):
+    """A device; what it never said of itself is null. Times in ms."""
+
+    device: str
+    state: str
+    label: str
+    created: int
+    online: bool | None
+    boot: str | None
+    #: Since when it is, or is not, there.
+    since: int | None
+    #: When something of it came last.
+    seen: int | None
+
+
+@operation(
+    "Make a device; the broker knows it within moments.",
+    grants=["operator"],
+    status=201,
+    errors=[Conflict, Full],
+    description="The answer has its password, this once.",
+)
+async def create(request: Request, body: New) -> Account:
+    word = password()
+    if body.device in _TAKEN:
+        raise Conflict(f"{body.device} has a meaning of its own", "choose another name")
     async with transaction(request) as db:
-        old = await db.scalar(select(DEVICES.c.state).where(DEVICES.c.device == new.device))
+        old = await db.scalar(select(DEVICES.c.state).where(DEVICES.c.device == body.device))
         if (old or "deleted", "create") not in STEPS:
-            raise Conflict(f"{new.device} is there already", "rotate its password, or delete it first")
+            raise Conflict(f"{body.device} is there already", "rotate its password, or delete it first")
         count = await db.scalar(select(func.count()).select_from(DEVICES).where(DEVICES.c.state != "deleted"))
         if count >= limits.DEVICES_MOST:
             raise Full(f"there are {limits.DEVICES_MOST} devices", "delete some, or use a second broker")
-        row = {"device": new.device, "state": "active", "label": new.label, "hashed": hashed(word)}
+        row = {"device": body.device, "state": "active", "label": body.label, "hashed": hashed(word)}
         await db.execute(replaced(DEVICES), {**row, "created": time.time_ns() // 1_000_000})
-        _changed(db, new.device, "active")
-    return answer({"device": new.device, "password": word}, 201)
+        _changed(db, body.device, "active")
+    return Account(body.device, word)
 
 
+@operation("Take a device's account away. What it measured stays.", grants=["operator"], errors=[NotAvailable])
+async def delete(request: Request) -> None:
+    await _change(request, "delete")
+
+
+@operation(
+    "Suspend or resume a device, or rotate its password.",
+    grants=["operator"],
+    errors=[NotAvailable],
+    answers={200: Account, 204: None},
+    description="The last path segment is `suspend`, `resume` or `rotate`, which answers with the new password.",
+)
 async def change(request: Request) -> Response:
-    """Suspend, resume or delete a device, or give it a new password, which is in the answer."""
-    principal(request, "operator")
-    device, word = request.path_params["device"], password()
-    what: What = "delete" if request.method == "DELETE" else request.path_params["what"]
+    if (what := request.path_params["what"]) not in ("suspend", "resume", "rotate"):
+        raise NotAvailable("nobody can do that to a device", "suspend, resume or rotate it")
+    if (word := await _change(request, what)) is None:
+        return Response(status_code=204)
+    return answer(Account(request.path_params["device"], word))
+
+
+async def _change(request: Request, what: What) -> str | None:
+    """Return the new password where there is one."""
+    device, word = request.path_params["device"], password() if what == "rotate" else None
     of = DEVICES.c.device == device
     async with transaction(request) as db:
         # The row's lock first, so that what is told of a device leaves in the order in which it happened.
         row = (await db.execute(DEVICES.select().where(of).with_for_update())).first()
-        if row is None or row.state == "deleted":
+        if row is None or (state := STEPS.get((row.state, what))) is None:
             raise _unknown(device)
-        if (state := STEPS.get((row.state, what))) is None:
-            raise NotAvailable(f"nobody can {what} a device", "suspend, resume or rotate it")
         await db.execute(DEVICES.update().where(of).values(state=state))
-        if what == "rotate":
+        if word is not None:
             await db.execute(DEVICES.update().where(of).values(hashed=hashed(word)))
         _changed(db, device, state)
-    if what == "rotate":
-        return answer({"device": device, "password": word})
-    return Response(status_code=204)
+    return word
 
 
 def _changed(db: Transaction, device: str, state: Any) -> None:
@@ -101,36 +140,50 @@ def _changed(db: Transaction, device: str, state: Any) -> None:
     db.later(limits.AT_ONCE, "devices/registry/project", Project())
 
 
-async def every(request: Request) -> Response:
-    """A page of the devices, by name."""
-    principal(request, "user", "operator")
-    said = asked(request, Listed)
-    wanted = _joined().where(DEVICES.c.state == said.state if said.state else DEVICES.c.state != "deleted")
-    if said.after:
-        wanted = wanted.where(DEVICES.c.device > position(said.after, tuple[str])[0])
+@operation("The devices, by name.", grants=PEOPLE)
+async def every(request: Request, query: Listed) -> Page[Found]:
+    wanted = _joined().where(DEVICES.c.state == query.state if query.state else DEVICES.c.state != "deleted")
+    wanted = wanted.where(DEVICES.c.device > query.after).order_by(DEVICES.c.device).limit(query.limit + 1)
     async with reading(request) as db:
-        rows = (await db.execute(wanted.order_by(DEVICES.c.device).limit(said.limit + 1))).all()
-    items = [dict(row._mapping) for row in rows[: said.limit]]
-    return answer({"items": items, "next": page(rows, said.limit, lambda row: (row.device,))})
+        rows = (await db.execute(wanted)).all()
+    return Page.of([Found(*row) for row in rows], query, lambda found: found.device)
 
 
-async def one(request: Request) -> Response:
-    """One device, whether it is there, and when it was last heard; a device may ask for itself."""
-    principal(request, "device:{device}", "user", "operator")
+@operation("A device, whether it is there, and when it was last heard.", grants=READERS, errors=[NotAvailable])
+async def one(request: Request) -> Found:
     device = request.path_params["device"]
     async with reading(request) as db:
         row = (await db.execute(_joined().where(DEVICES.c.device == device, DEVICES.c.state != "deleted"))).first()
     if row is None:
         raise _unknown(device)
-    return answer(dict(row._mapping))
+    return Found(*row)
 
 
+@operation(
+    "Have the broker told of all devices once more.",
+    grants=["operator"],
+    answers={202: None},
+    description="After its file was lost, or changed by somebody.",
+)
 async def reconcile(request: Request) -> Response:
-    """Have the broker told of all devices once more: after its file was lost, or changed by somebody."""
-    principal(request, "operator")
     async with transaction(request) as db:
         db.later(limits.AT_ONCE, "devices/registry/project", Project())
     return Response(status_code=202)
+
+
+class Told(msgspec.Struct, frozen=True):
+    """Whether the broker has read what the registry wrote for it last."""
+
+    told: bool
+    #: What was in the way; it is tried again every minute.
+    why: str = ""
+
+
+@operation("Whether the broker knows what the registry knows.", grants=PEOPLE)
+async def reconciled(request: Request) -> Told:
+    async with reading(request) as db:
+        untold = await db.scalar(select(TIMER.c.untold))
+    return Told(not untold, untold or "")
 
 
 def _joined() -> Any:
@@ -146,10 +199,11 @@ def _unknown(device: str) -> NotAvailable:
 
 
 ROUTES = (
-    Route("/", every),
+    Route("/", every, methods=["GET"]),
     Route("/", create, methods=["POST"]),
     Route("/reconcile", reconcile, methods=["POST"]),
-    Route("/{device}", one),
-    Route("/{device}", change, methods=["DELETE"]),
+    Route("/reconcile", reconciled, methods=["GET"]),
+    Route("/{device}", one, methods=["GET"]),
+    Route("/{device}", delete, methods=["DELETE"]),
     Route("/{device}/{what}", change, methods=["POST"]),
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from typing import Any, Final
 
@@ -11,7 +12,7 @@ import msgspec
 from devices import limits
 from devices.events import Presence, Status, Wrong
 from devices.readings import BadReading, read
-from devices.registry.broker import project
+from devices.registry.broker import held, project, tell
 from devices.registry.routes import ROUTES, Project
 from devices.registry.rules import presence
 from devices.registry.tables import DEVICES, PRESENCE, SEEN, TABLES, TIMER
@@ -20,6 +21,7 @@ from devices.settings import settings
 from gateway import Context, Service
 from gateway.sql import Database, upsert
 
+_logger = logging.getLogger("devices.registry")
 service = Service(
     "registry",
     database=Database(tables=TABLES, migrations="devices.registry.migrations"),
@@ -56,13 +58,29 @@ async def heard(payloads: list[Any], contexts: list[Context]) -> None:
 @service.on("devices/registry/project", timeout=60)
 async def tell_broker(asked: Project, context: Context) -> None:
     """Later than the change that asked for it, and as durable; one at a time, being of one key. Then by a timer."""
+    known = settings()
+    if not known.broker:
+        await _projected(asked, context)
+        return
+    async with held(known.broker):
+        await _projected(asked, context)
+
+
+async def _projected(asked: Project, context: Context) -> None:
     db, known = await context.transaction(), settings()
     rows = (await db.execute(DEVICES.select().order_by(DEVICES.c.device))).all()
-    now, due = time.time_ns() // 1_000_000, await db.scalar(TIMER.select().with_only_columns(TIMER.c.due))
-    if due is None or due <= now:
+    now, timer = time.time_ns() // 1_000_000, (await db.execute(TIMER.select())).first()
+    due, untold = (0, "") if timer is None else (timer.due, timer.untold)
+    if due <= now:
         # One timer, begun by the first change; a second early, so that it never finds itself too early.
-        await db.execute(replaced(TIMER), {"id": 1, "due": now + int(limits.RECONCILE_EVERY * 1000) - 1000})
+        due = now + int(limits.RECONCILE_EVERY * 1000) - 1000
         context.later(limits.RECONCILE_EVERY, "devices/registry/project", Project(timer=True))
-    accounts = {row.device: row.hashed if row.state == "active" else None for row in rows}
     if known.broker:
-        await asyncio.to_thread(project, known.broker, known.broker_pid_file, accounts, tell=not asked.timer)
+        accounts = {row.device: row.hashed if row.state == "active" else None for row in rows}
+        changed = await asyncio.to_thread(project, known.broker, accounts)
+        # Also where nothing changed: somebody may have died between the two.
+        if known.broker_pid_file and (changed or untold or not asked.timer):
+            untold = tell(known.broker_pid_file)
+            if untold:
+                _logger.error("the broker lets in whom it should not, or the reverse, until it is told: %s", untold)
+    await db.execute(replaced(TIMER), {"id": 1, "due": due, "untold": untold[: limits.TEXT_MOST]})

@@ -25,12 +25,13 @@ PRESENCE = Table(
     Column("boot", String(64), nullable=False),
     Column("since", BigInteger, nullable=False),
 )
-#: When the broker's file is compared next, by itself, in ms: one row.
+#: When the broker's file is compared next, by itself, in ms, and why the broker has not read it yet: one row.
 TIMER = Table(
     "timer",
     TABLES,
     Column("id", BigInteger, primary_key=True, autoincrement=False),
     Column("due", BigInteger, nullable=False),
+    Column("untold", String(500), nullable=False, server_default=""),
 )
 #: When the last message of a device came, by our clock, in ms.
 SEEN = Table(

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Final
+from typing import Final, Literal
 
 import msgspec
 
 from devices.readings import Reading
 
-#: Level → ms.
-SIZES: Final = {"minute": 60_000, "hour": 3_600_000}
+Level = Literal["minute", "hour"]
+#: In ms.
+SIZES: Final[dict[Level, int]] = {"minute": 60_000, "hour": 3_600_000}
 
 
 class Rollup(msgspec.Struct, frozen=True):
@@ -80,6 +81,6 @@ def runs(came: Iterable[tuple[str, Reading]], new: Iterable[tuple[str, Reading]]
     return made
 
 
-def level(begin: int, end: int, points: int) -> str:
+def level(begin: int, end: int, points: int) -> Level:
     """Return the finest level at which the time from ``begin`` to ``end`` has at most ``points`` rows, or ``hour``."""
     return next((name for name, size in SIZES.items() if (end - begin) / size <= points), "hour")

@@ -3,122 +3,167 @@
 from __future__ import annotations
 
 import time
-from typing import Annotated, Any, Literal
+from collections.abc import Sequence
+from typing import Annotated, Any, Final, Literal, TypeVar
 
 import msgspec
 from sqlalchemy import tuple_
 from starlette.requests import Request
-from starlette.responses import Response
 from starlette.routing import Route
 
 from devices import limits
-from devices.asked import asked, page, position
-from devices.storage.rollup import SIZES, Run, level
+from devices.events import READERS, Time
+from devices.storage.rollup import SIZES, Level, Run, level
 from devices.storage.tables import LATEST, POINTS, ROLLUPS, RUNS
 from gateway.sql import reading
-from gateway.web import Refused, answer, principal
+from gateway.web import Listing, Page, Refused, operation
 
-#: Who reads a device: itself, and people.
-READERS = ("device:{device}", "user", "operator")
+T = TypeVar("T")
 
 
 class Latest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Age in ms from which a value is stale."""
 
-    stale_after: Annotated[int, msgspec.Meta(ge=0)] = limits.STALE_AFTER
+    stale_after: Time = limits.STALE_AFTER
 
 
-class Range(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class Value(msgspec.Struct, frozen=True):
+    """The newest of one metric, by event time; times in ms."""
+
+    metric: str
+    ts: int
+    value: float
+    age: int
+    stale: bool
+
+
+class Range(Listing, frozen=True):
     """From ``begin`` to before ``end``, in ms: the last hour by default. ``points`` chooses the level."""
 
-    begin: Annotated[int, msgspec.Meta(ge=0)] | None = None
-    end: Annotated[int, msgspec.Meta(ge=0)] | None = None
-    level: Literal["raw", "minute", "hour"] | None = None
-    points: Annotated[int, msgspec.Meta(ge=1)] | None = None
+    begin: Time | None = None
+    end: Time | None = None
+    level: Level | Literal["raw"] | None = None
+    points: Annotated[int, msgspec.Meta(ge=1, le=limits.SEQ_MOST)] | None = None
     limit: Annotated[int, msgspec.Meta(ge=1, le=limits.PAGE)] = limits.PAGE
-    after: str = ""
 
 
-async def newest(request: Request) -> Response:
-    """The last value of each metric, by event time, with its age."""
-    principal(request, *READERS)
-    said, now = asked(request, Latest), time.time_ns() // 1_000_000
+class Point(msgspec.Struct, frozen=True):
+    """A reading of one metric."""
+
+    ts: int
+    value: float
+    boot: str
+    seq: int
+
+
+class Bar(msgspec.Struct, frozen=True):
+    """What the readings of a minute or an hour were."""
+
+    start: int
+    count: int
+    mean: float
+    min: float
+    max: float
+
+
+#: msgspec, whose schemas these are, knows no choice between structs without a tag.
+_EITHER: Final = [msgspec.json.schema(one)["$defs"][one.__name__] for one in (Point, Bar)]
+
+
+class Series(msgspec.Struct, frozen=True):
+    """Points where the level is ``raw``, else bars, by time."""
+
+    level: Level | Literal["raw"]
+    items: Annotated[Sequence[Any], msgspec.Meta(extra_json_schema={"items": {"anyOf": _EITHER}})]
+    next: str | None
+
+
+class Losses(msgspec.Struct, frozen=True):
+    """The numbers that came of one start of a device, what came twice, and what is missing yet."""
+
+    boot: str
+    first: int
+    last: int
+    received: int
+    doubled: int
+    #: The newest of its times.
+    ts: int
+    lost: int
+
+
+@operation("The last value of each metric, by event time, with its age.", grants=READERS)
+async def newest(request: Request, query: Latest) -> list[Value]:
+    now = time.time_ns() // 1_000_000
     wanted = LATEST.select().where(LATEST.c.device == request.path_params["device"]).order_by(LATEST.c.metric)
     async with reading(request) as db:
         rows = (await db.execute(wanted)).all()
-    return answer(
-        [
-            {
-                "metric": row.metric,
-                "ts": row.ts,
-                "value": row.value,
-                "age": max(0, now - row.ts),
-                "stale": now - row.ts > said.stale_after,
-            }
-            for row in rows
-        ]
-    )
+    return [
+        Value(row.metric, row.ts, row.value, max(0, now - row.ts), now - row.ts > query.stale_after) for row in rows
+    ]
 
 
-async def series(request: Request) -> Response:
-    """A page of one metric: readings, or what those of each minute or hour were."""
-    principal(request, *READERS)
-    said = asked(request, Range)
-    end = said.end if said.end is not None else time.time_ns() // 1_000_000 + 1
-    begin = said.begin if said.begin is not None else end - SIZES["hour"]
-    if said.level and said.points:
+@operation(
+    "A page of one metric: readings, or what those of each minute or hour were.",
+    grants=READERS,
+    description="By time; the last hour where the query names none. `points` chooses the level that fits.",
+)
+async def series(request: Request, query: Range) -> Series:
+    end = query.end if query.end is not None else time.time_ns() // 1_000_000 + 1
+    begin = query.begin if query.begin is not None else max(0, end - SIZES["hour"])
+    if query.level and query.points:
         raise Refused("level and points are both there", "name one of them")
-    chosen = said.level or (level(begin, end, said.points) if said.points else "raw")
+    chosen: Level | Literal["raw"] = query.level or (level(begin, end, query.points) if query.points else "raw")
     device, metric = request.path_params["device"], request.path_params["metric"]
     if chosen == "raw":
         of: Any = POINTS.c
         wanted = POINTS.select().where(of.device == device, of.metric == metric, of.ts >= begin, of.ts < end)
         key: tuple[Any, ...] = (of.ts, of.boot, of.seq)
-        if said.after:
-            wanted = wanted.where(tuple_(*key) > position(said.after, tuple[int, str, int]))
+        if query.after:
+            ts, seq, boot = _position(query.after, tuple[Time, Time, str])
+            wanted = wanted.where(tuple_(*key) > (ts, boot, seq))
     else:
         of, size = ROLLUPS.c, SIZES[chosen]
         wanted = ROLLUPS.select().where(of.device == device, of.metric == metric, of.size == size)
         # The first is the one that `begin` is in.
         wanted = wanted.where(of.start >= begin // size * size, of.start < end)
         key = (of.start,)
-        if said.after:
-            wanted = wanted.where(of.start > position(said.after, tuple[int])[0])
+        if query.after:
+            wanted = wanted.where(of.start > _position(query.after, tuple[Time])[0])
     async with reading(request) as db:
-        rows = (await db.execute(wanted.order_by(*key).limit(said.limit + 1))).all()
-    found = page(rows, said.limit, lambda row: [getattr(row, column.name) for column in key])
-    shown = [_point(row) if chosen == "raw" else _rollup(row) for row in rows[: said.limit]]
-    return answer({"level": chosen, "items": shown, "next": found})
+        rows = (await db.execute(wanted.order_by(*key).limit(query.limit + 1))).all()
+    if chosen == "raw":
+        points = [Point(row.ts, row.value, row.boot, row.seq) for row in rows]
+        found: Page[Any] = Page.of(points, query, lambda one: f"{one.ts}/{one.seq}/{one.boot}")
+    else:
+        found = Page.of([_bar(row._mapping) for row in rows], query, lambda one: f"{one.start}")
+    return Series(chosen, found.items, found.next)
 
 
-def _point(row: Any) -> dict[str, object]:
-    return {"ts": row.ts, "value": row.value, "boot": row.boot, "seq": row.seq}
+def _bar(row: Any) -> Bar:
+    return Bar(row["start"], row["count"], row["total"] / row["count"], row["least"], row["most"])
 
 
-def _rollup(row: Any) -> dict[str, object]:
-    # A row has a method `count` of its own.
-    known = row._mapping
-    return {
-        "start": row.start,
-        "count": known["count"],
-        "mean": row.total / known["count"],
-        "min": row.least,
-        "max": row.most,
-    }
+def _position(after: str, kind: type[T]) -> T:
+    """Return the key behind ``?after=``, which `Page.of` made."""
+    try:
+        return msgspec.convert(after.split("/", 2), kind, strict=False)
+    except msgspec.ValidationError:
+        raise Refused("after is not the `next` of such a page", "leave it out to begin anew") from None
 
 
-async def losses(request: Request) -> Response:
-    """What came, what came twice and what is missing, of each start of the device; the newest first."""
-    principal(request, *READERS)
+@operation(
+    "What came, what came twice and what is missing, of each start of the device; the newest first.", grants=READERS
+)
+async def losses(request: Request) -> list[Losses]:
     wanted = RUNS.select().where(RUNS.c.device == request.path_params["device"]).order_by(RUNS.c.ts.desc())
     async with reading(request) as db:
         rows = (await db.execute(wanted.limit(limits.PAGE))).all()
     found = [(row.boot, Run(row.first, row.last, row.received, row.doubled, row.ts)) for row in rows]
-    return answer([{"boot": boot, **msgspec.structs.asdict(run), "lost": run.lost} for boot, run in found])
+    return [Losses(boot=boot, lost=run.lost, **msgspec.structs.asdict(run)) for boot, run in found]
 
 
 ROUTES = (
-    Route("/{device}/latest", newest),
-    Route("/{device}/series/{metric}", series),
-    Route("/{device}/losses", losses),
+    Route("/{device}/latest", newest, methods=["GET"]),
+    Route("/{device}/series/{metric}", series, methods=["GET"]),
+    Route("/{device}/losses", losses, methods=["GET"]),
 )

@@ -66,9 +66,7 @@ def broker_of_the_registry(folder: Path) -> Iterator[Broker]:
     with ExitStack() as ends, pytest.MonkeyPatch.context() as patch:
         server.start()
         ends.callback(server.stop)
-        (folder / "pid").write_text(str(server.pid))
         patch.setenv("DEVICES_BROKER_FOLDER", str(folder))
-        patch.setenv("DEVICES_BROKER_PID_FILE", str(folder / "pid"))
         yield Broker(server, folder)
 
 

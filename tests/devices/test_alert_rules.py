@@ -7,6 +7,7 @@ from typing import Any, get_args
 
 import pytest
 
+from devices import limits
 from devices.alerting.hook import open_to_us, signature
 from devices.alerting.rules import (
     STEPS,
@@ -14,12 +15,17 @@ from devices.alerting.rules import (
     Rule,
     Saw,
     State,
+    Watch,
     contradiction,
     fingerprint,
+    heard_of_all,
+    horizon,
     judged,
+    means_else,
     pause,
     stepped,
     told,
+    watched,
 )
 
 HOT = Rule("above", metric="temp", threshold=30.0, clear=25.0, lasting=60.0)
@@ -28,7 +34,7 @@ HOT = Rule("above", metric="temp", threshold=30.0, clear=25.0, lasting=60.0)
 def test_the_table_is_what_it_says() -> None:
     legal = {
         "ok breach pending", "ok held firing", "resolved breach pending", "resolved held firing",
-        "pending held firing", "pending between ok", "pending calm ok", "firing calm resolved",
+        "pending held firing", "pending between ok", "pending calm ok", "firing calm resolved", "ending calm resolved",
     }  # fmt: skip
     assert {f"{state} {saw} {to}" for (state, saw), to in STEPS.items()} == legal
 
@@ -116,6 +122,65 @@ def test_fingerprints_tell_rules_and_devices_apart() -> None:
 
 def test_looks_are_a_quarter_apart_within_bounds() -> None:
     assert [pause(0.1), pause(8), pause(10_000)] == [0.5, 2.0, 60.0]
+
+
+def test_a_rule_of_another_kind_or_metric_means_something_else() -> None:
+    assert not means_else(HOT, Rule("above", metric="temp", threshold=1.0, devices="x-*", channels=("ops",)))
+    assert means_else(HOT, Rule("above", metric="rpm", threshold=30.0))
+    assert means_else(HOT, Rule("below", metric="temp", threshold=30.0))
+
+
+def looks(*heard: int, after: float = 40.0, late: int = 0) -> Watch:
+    """Looks 10 s apart from 1000 s on, each of which finds what was heard last, in s; the last ``late`` s later."""
+    watch = Watch()
+    for n, last in enumerate(heard):
+        now = (1000 + n * 10 + (late if n == len(heard) - 1 else 0)) * 1000
+        watch = watched(watch, now, last * 1000, pause(after))
+    return watch
+
+
+def test_where_others_are_heard_a_device_is_silent_after_its_time() -> None:
+    watch = looks(999, 1009, 1019, 1029, 1039, 1049)
+    assert horizon(watch, 40.0) == 1_010_000
+    assert heard_of_all(watch, 40.0) == "calm"
+
+
+def test_what_was_silent_before_the_first_look_is_so_at_once() -> None:
+    assert horizon(looks(999), 40.0) == 959_000
+
+
+def test_a_stretch_without_a_word_of_anybody_is_nobodys_silence() -> None:
+    # Nothing from 1000 to 1020; then the fleet is there again, and its first 20 s count with those before.
+    watch = looks(1000, 1000, 1000, 1029, 1039)
+    assert horizon(watch, 40.0) == (1000 - 20) * 1000
+    assert horizon(watch, 19.0) == (1040 - 19) * 1000
+
+
+def test_after_a_stretch_as_long_as_the_rule_everybody_has_all_the_time_anew() -> None:
+    away = [1000] * 6
+    assert horizon(looks(*away), 40.0) == 0
+    assert horizon(looks(*away, 1059, 1069, 1079), 40.0) == 0
+    assert horizon(looks(*away, 1059, 1069, 1079, 1089), 40.0) == 1_050_000
+
+
+def test_a_fleet_that_is_not_heard_is_told_as_one() -> None:
+    assert [heard_of_all(looks(*[999] * n), 40.0) for n in (1, 4, 5)] == ["between", "between", "held"]
+    assert heard_of_all(looks(*[999] * 9, 1088), 40.0) == "calm"
+
+
+def test_while_nobody_looked_nothing_was_silent() -> None:
+    # An hour without a look, and part of what came meanwhile is handled: all that came before counts, nothing else.
+    watch = looks(999, 1009, 1019, late=3600)
+    assert horizon(watch, 40.0) == 0
+    assert heard_of_all(watch, 40.0) == "between"
+    assert heard_of_all(looks(999, 999, 999, late=3600), 40.0) == "between"
+
+
+def test_the_oldest_stretches_are_forgotten() -> None:
+    # One device speaks every 20 s and the others never: slower than a rule of 40 s would tell, but told.
+    watch = looks(*(1000 + n // 2 * 20 for n in range(200)))
+    assert len(watch.still) == limits.STILL_MOST
+    assert 0 < horizon(watch, 40.0) < watch.at - 40_000
 
 
 @pytest.mark.parametrize(

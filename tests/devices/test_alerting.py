@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 
 from devices.alerting.hook import signature
 from devices.alerting.service import Silent
-from devices.alerting.tables import FLEET, RULES
+from devices.alerting.tables import ALERTS, FLEET, RULES
 from devices.events import Alert
 from tests.devices.fleet import HOUR, WITHIN, Fleet, Mails, Receiver
 from tests.servers import eventually
@@ -95,20 +96,86 @@ async def test_a_kill_forgets_nothing_and_repeats_nothing(fleet: Fleet) -> None:
         assert len(await heard(fleet, "kiln", 1)) == 1
 
 
+@asynccontextmanager
+async def talking(fleet: Fleet, device: str) -> AsyncIterator[None]:
+    """Inside the block ``device`` is heard again and again."""
+
+    async def talk() -> None:
+        for n in count():
+            await fleet.says(device, (n, HOUR + n, 1))
+            await asyncio.sleep(0.05)  # what it says between two looks is enough
+
+    task = asyncio.create_task(talk(), name=f"{device} talks")
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def whats(fleet: Fleet, device: str, count: int) -> list[tuple[str, str]]:
+    return [(one.what, one.reason) for one in await heard(fleet, device, count)]
+
+
 async def test_each_silent_device_of_a_fleet_rule_is_told_and_comes_back(fleet: Fleet) -> None:
     await fleet.says("quiet-1", (1, HOUR, 1))
-    await fleet.says("loud-1", (1, HOUR, 1))
     await fleet.gateway.publish("devices/quiet-2/registered", {"state": "active"})  # it never said a word
-    await fleet.rests()
-    async with ruled(fleet, "silence", kind="silent", devices="quiet-*", after=0.2):
-        assert [one.what for one in await heard(fleet, "quiet-1", 1)] == ["firing"]
-        assert [one.what for one in await heard(fleet, "quiet-2", 1)] == ["firing"]
+    async with talking(fleet, "loud-1"), ruled(fleet, "silence", kind="silent", devices="quiet-*", after=0.2):
+        assert await whats(fleet, "quiet-1", 1) == [("firing", "")]
+        assert await whats(fleet, "quiet-2", 1) == [("firing", "")]
         await fleet.says("quiet-1", (2, HOUR, 1))
-        assert [one.what for one in await heard(fleet, "quiet-1", 2)] == ["firing", "resolved"]
+        assert (await whats(fleet, "quiet-1", 2))[:2] == [("firing", ""), ("resolved", "")]
         await fleet.gateway.publish("devices/quiet-2/registered", {"state": "suspended"})
-        assert [one.what for one in await heard(fleet, "quiet-2", 2)] == ["firing", "resolved"]
+        assert await whats(fleet, "quiet-2", 2) == [("firing", ""), ("resolved", "device suspended")]
     await fleet.rests()
     assert await heard(fleet, "loud-1", 0) == []
+
+
+@pytest.mark.parametrize("state", ["suspended", "deleted"])
+async def test_who_may_not_come_in_is_neither_silent_nor_anything_else(fleet: Fleet, state: str) -> None:
+    """Something of it may still be on its way; it would fire for ever."""
+    out, other = f"out-{state}", f"beside-{state}"
+    async with (
+        ruled(fleet, f"gone-{state}", kind="silent", devices=f"{out}*", after=0.2),
+        ruled(fleet, f"hot-{state}", kind="above", devices=out, metric="temp", threshold=30),
+        ruled(fleet, f"told-{state}", kind="silent", devices=other, after=0.2),
+    ):
+        await fleet.gateway.publish(f"devices/{out}/registered", {"state": "active"})
+        await fleet.gateway.publish(f"devices/{out}/registered", {"state": state})
+        await fleet.says(out, (1, HOUR, 31))
+        await fleet.says(other, (1, HOUR, 1))
+        await fleet.rests()
+        async with talking(fleet, "loud-2"):
+            await heard(fleet, other, 1)  # so the looks did see who is silent
+        assert await heard(fleet, out, 0) == []
+        await fleet.gateway.publish(f"devices/{out}/registered", {"state": "active"})
+        await fleet.says(out, (2, HOUR + 1, 31))
+        assert (await heard(fleet, out, 1))[0].what == "firing"
+
+
+async def test_where_nothing_at_all_is_heard_one_alert_says_so(fleet: Fleet) -> None:
+    names = [f"cut-{n}" for n in range(3)]
+    async with ruled(fleet, "cut", kind="silent", devices="cut-*", after=3.0):
+        async with talking(fleet, "cut-0"):
+            await asyncio.gather(*(fleet.says(name, (10_000, HOUR, 1)) for name in names))
+        alert = (await of_all(fleet, 1))[0]  # the bridge is away, for all that is known
+        assert (alert.device, alert.what) == ("*", "firing")
+        assert "*" in [row["device"] for row in await firing(fleet, "cut")]
+        async with talking(fleet, "cut-0"):
+            assert (await of_all(fleet, 2))[1].what == "resolved"
+            await asyncio.gather(*(fleet.says(name, (10_001, HOUR, 1)) for name in names))
+            # Whoever does not come back is told of, each, and not before.
+            for name in names[1:]:
+                assert (await heard(fleet, name, 1))[0].what == "firing"
+        resolved = (await fleet.gateway.events("devices/*/alerts/cut", 2))[1].meta.ts
+        for name in names[1:]:
+            told = await fleet.gateway.events(f"devices/{name}/alerts/cut", 1)
+            assert told[0].meta.ts > resolved
+
+
+async def of_all(fleet: Fleet, count: int) -> list[Alert]:
+    """What was told of the fleet as one by the rule `cut`; the others of this file may tell of it too."""
+    return [one.json(Alert) for one in await fleet.gateway.events("devices/*/alerts/cut", count, within=WITHIN)]
 
 
 async def test_what_came_while_it_was_away_is_no_silence(fleet: Fleet) -> None:
@@ -120,12 +187,72 @@ async def test_what_came_while_it_was_away_is_no_silence(fleet: Fleet) -> None:
             version = await db.scalar(RULES.select().with_only_columns(RULES.c.version).where(RULES.c.rule == "away"))
             seen = await db.scalar(FLEET.select().with_only_columns(FLEET.c.seen).where(FLEET.c.device == "away-1"))
             await db.execute(FLEET.update().where(FLEET.c.device == "away-1").values(seen=seen - 7_200_000))
+        question = Silent("away", version, seen, seen - 3_600_000)
         async with fleet.gateway.away("devices.alerting"):
             await fleet.says("away-1", (2, HOUR, 1))
-            question = Silent("away", version, seen)
             await fleet.gateway.publish("devices/alerting/devices/away-1/silent", question)
         await fleet.rests()
         assert await heard(fleet, "away-1", 0) == []
+        # The same question, where it had sent nothing.
+        await fleet.gateway.publish("devices/alerting/devices/away-1/silent", Silent("away", version, seen, 2**62))
+        assert [one.what for one in await heard(fleet, "away-1", 1)] == ["firing"]
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"devices": "nar-other*"}, "rule changed"),
+        ({"metric": "rpm"}, "rule changed"),
+        ({"kind": "below", "threshold": 99}, "rule changed"),
+        (None, "rule removed"),
+    ],
+    ids=["devices", "metric", "kind", "removed"],
+)
+async def test_a_rule_that_is_about_less_leaves_nothing_firing(fleet: Fleet, change: Any, reason: str) -> None:
+    name = "nar-" + (next(iter(change)) if change else "removed")
+    rule = {"kind": "above", "devices": "nar-*", "metric": "temp", "threshold": 30}
+    path = f"/devices/alerting/rules/{name}"
+    await fleet.done("PUT", path, rule)
+    devices = [f"nar-{n}" for n in range(3)]
+    for device in devices:
+        await fleet.says(device, (1, HOUR, 31), boot=name)
+    await fleet.rests()
+    assert len(await firing(fleet, name)) == 3
+    # Higher now: it still fires, until the next reading.
+    await fleet.done("PUT", path, {**rule, "threshold": 50, "severity": "info"})
+    await fleet.rests()
+    assert len(await firing(fleet, name)) == 3
+    if change is None:
+        await fleet.done("DELETE", path)
+    else:
+        await fleet.done("PUT", path, {**rule, **change})
+    assert await firing(fleet, name) == []
+    for device in devices:
+        told = await fleet.gateway.events(f"devices/{device}/alerts/{name}", 2, within=WITHIN)
+        assert [(one.json(Alert).what, one.json(Alert).reason) for one in told] == [
+            ("firing", ""),
+            ("resolved", reason),
+        ]
+    await fleet.rests()
+    if change is not None:
+        await fleet.done("DELETE", path)
+
+
+async def test_what_a_changed_rule_left_ends_with_the_next_reading_too(fleet: Fleet) -> None:
+    """Whoever comes first, the reading or the service's own event: it ends once."""
+    rule = {"kind": "above", "devices": "turn", "metric": "temp", "threshold": 30}
+    await fleet.done("PUT", "/devices/alerting/rules/turn", rule)
+    await fleet.says("turn", (1, HOUR, 31))
+    await fleet.rests()
+    async with fleet.gateway.database("devices.alerting") as db:
+        await db.execute(ALERTS.update().where(ALERTS.c.device == "turn").values(state="ending"))
+    await fleet.says("turn", (2, HOUR - 1, 40))  # before what the old one saw last
+    await fleet.rests()
+    told = await fleet.gateway.events("devices/turn/alerts/turn", 3, within=WITHIN)
+    assert [(one.json(Alert).what, one.json(Alert).reason) for one in told] == [
+        ("firing", ""), ("resolved", "rule changed"), ("firing", ""),
+    ]  # fmt: skip
+    await fleet.done("DELETE", "/devices/alerting/rules/turn")
 
 
 async def test_mail_and_webhook_hear_of_it_also_when_they_were_away(fleet: Fleet, channels: Path) -> None:
@@ -179,10 +306,10 @@ async def test_a_bad_rule_is_refused(fleet: Fleet, name: str, rule: Any, status:
 
 async def test_rules_are_listed_and_are_operators_to_change(fleet: Fleet) -> None:
     async with ruled(fleet, "listed", **HOT):
-        assert (await fleet.get("/devices/alerting/rules/listed", by="user:ann"))["for"] == 60
-        assert "listed" in [one["rule"] for one in await fleet.get("/devices/alerting/rules", by="user:ann")]
+        assert (await fleet.get("/devices/alerting/rules/listed", by="viewer:ann"))["for"] == 60
+        assert "listed" in [one["rule"] for one in await fleet.get("/devices/alerting/rules", by="viewer:ann")]
         for method, path in (("PUT", "rules/listed"), ("DELETE", "rules/listed"), ("POST", "alerts/x/y/acknowledge")):
-            assert (await fleet.ask(method, f"/devices/alerting/{path}", HOT, by="user:ann")).status_code == 403
+            assert (await fleet.ask(method, f"/devices/alerting/{path}", HOT, by="viewer:ann")).status_code == 403
             assert (await fleet.ask(method, f"/devices/alerting/{path}", HOT, by="")).status_code == 401
     assert (await fleet.ask("GET", "/devices/alerting/rules/listed")).status_code == 404
 

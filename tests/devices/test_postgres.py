@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from devices.app import app
-from devices.events import Window
+from devices.events import Alert, Window
 from tests.databases import new_database, postgres
 from tests.devices.fleet import HOUR, WITHIN, open_fleet
 
@@ -28,21 +28,34 @@ async def test_a_fleet_on_postgresql() -> None:
                 late = [{"boot": "b", "seq": n, "ts": HOUR + 1, "m": {"temp": 2.0}} for n in (5, 6)]
                 await asyncio.gather(*(fleet.gateway.publish(f"devices/{name}/telemetry", late) for name in names))
             for name in names:
-                for which in ("hot", "quiet"):
-                    await fleet.gateway.event(f"devices/{name}/alerts/{which}", within=WITHIN)
+                await fleet.gateway.event(f"devices/{name}/alerts/hot", within=WITHIN)
+            await fleet.gateway.event("devices/*/alerts/quiet", within=WITHIN)
+            # Questions and readings of one device side by side with looks, and a rule that changes meanwhile.
+            for n in range(5):
+                await asyncio.gather(
+                    fleet.done("PUT", "/devices/alerting/rules/hot", rule | {"devices": f"pg-{'*' if n % 2 else '0'}"}),
+                    *(fleet.says(name, (10 + n, HOUR + 119_000 + n, 40.0)) for name in names),
+                )
+            await fleet.done("PUT", "/devices/alerting/rules/hot", rule)
+            await asyncio.gather(*(fleet.says(name, (15, HOUR + 119_900, 40.0)) for name in names))
+            await fleet.rests()
             await fleet.done("DELETE", "/devices/alerting/rules/quiet")
             await fleet.rests()
             for name in names:
+                told = await fleet.gateway.events(f"devices/{name}/alerts/hot", 1)
+                whats = [one.json(Alert).what for one in {one.id: one for one in told}.values()]
+                assert whats == [("firing", "resolved")[n % 2] for n in range(len(whats))]
+            for name in names:
                 (hour,) = (await fleet.get(f"/devices/storage/{name}/series/temp?begin={HOUR}&level=hour"))["items"]
-                assert (hour["count"], hour["min"], hour["max"]) == (7, 2.0, 35.0)
+                assert (hour["count"], hour["min"], hour["max"]) == (13, 2.0, 40.0)
                 (run,) = await fleet.get(f"/devices/storage/{name}/losses")
-                assert (run["received"], run["doubled"], run["lost"]) == (7, 1, 0)
+                assert (run["received"], run["doubled"], run["lost"]) == (13, 1, 3)
                 said = await fleet.gateway.events(f"devices/{name}/windows/temp", 2, within=WITHIN)
                 assert {one.json(Window).start for one in said} == {HOUR}
                 assert said[-1].json(Window).count == 4
             page = await fleet.get("/devices/storage/pg-0/series/temp?limit=3&begin=0")
             assert (
-                len((await fleet.get(f"/devices/storage/pg-0/series/temp?begin=0&after={page['next']}"))["items"]) == 4
+                len((await fleet.get(f"/devices/storage/pg-0/series/temp?begin=0&after={page['next']}"))["items"]) == 10
             )
             assert len((await fleet.get("/devices/alerting/alerts"))["items"]) == 8
             await fleet.done("POST", "/devices/registry/pg-0/suspend")

@@ -9,7 +9,6 @@ import pytest
 
 from devices import limits
 from devices.decoders import cbor
-from devices.paging import BadCursor, after, cursor
 from devices.readings import BadReading, Reading, read
 
 NOW = 1_800_000_000_000
@@ -100,14 +99,3 @@ def test_cbor_is_json() -> None:
 def test_what_json_cannot_say_is_refused(bad: bytes) -> None:
     with pytest.raises(ValueError, match=r"CBOR|JSON"):
         cbor(bad)
-
-
-def test_a_cursor_comes_back_as_its_key() -> None:
-    key = (NOW, "b/?", 3)
-    assert after(cursor(key), tuple[int, str, int]) == key
-
-
-@pytest.mark.parametrize("bad", ["?", "a", "e30", "WzFd", "\xff"])
-def test_no_cursor_of_ours_is_refused(bad: str) -> None:
-    with pytest.raises(BadCursor):
-        after(bad, tuple[int, str, int])
