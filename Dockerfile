@@ -1,5 +1,5 @@
 # One image, many roles: the command says which (edge, bridge, work APP.SERVICE); docker-compose.yml has one of each.
-# To bring applications of your own, start FROM this image, COPY them to /app and name them in gateway.toml.
+# It has the applications of the repository. To bring your own, start FROM it, COPY them to /app and name them in gateway.toml.
 
 FROM python:3.11-slim-bookworm AS build
 WORKDIR /source
@@ -18,6 +18,10 @@ FROM python:3.11-slim-bookworm
 COPY --from=build /venv /venv
 WORKDIR /app
 COPY gateway.toml ./
+COPY accounts accounts
+COPY chat chat
+COPY devices devices
+COPY ecommerce ecommerce
 COPY examples examples
 # Nothing is written into the image: the root may be read-only, and compiled files were made by pip.
 ENV PATH=/venv/bin:$PATH \

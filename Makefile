@@ -14,7 +14,7 @@ PEERS := benchmarks/fanout_peers/node_modules/.package-lock.json
 TYPED := $(sort $(dir $(wildcard gateway/*.py accounts/*.py chat/*.py devices/*.py ecommerce/*.py tests/*.py examples/*.py benchmarks/*.py)))
 # What the applications decide without waiting.
 PURE := accounts.families accounts.forms accounts.throttle chat.rules $(subst /,.,$(patsubst %.py,%,$(wildcard devices/*/rules.py ecommerce/*/rules.py)))
-PURE += devices.paging devices.readings devices.analytics.windows devices.storage.rollup
+PURE += devices.readings devices.analytics.windows devices.storage.rollup
 DECISIONS := $(wildcard tests/*/test_decisions.py) tests/devices/test_readings.py tests/devices/test_alert_rules.py
 PYTEST_ARGS ?=
 
@@ -27,7 +27,7 @@ PIP_LOCKED := $(BIN)/python -m pip install --quiet --disable-pip-version-check -
 PIP_SELF := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-input --no-deps --no-build-isolation -e .
 
 help:
-	@echo 'make run     the whole gateway on this machine, with a demo fleet'
+	@echo 'make run     the whole gateway on this machine, with every application and a demo'
 	@echo 'make walk    the journeys against real servers, each step printed'
 	@echo 'make check   lint, types, floors and the rules of the house'
 	@echo 'make test    every test but the soak'

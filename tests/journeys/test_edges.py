@@ -64,6 +64,7 @@ class Pair:
         self.port = embedded.free_port()
         (folder / "gateway.toml").write_text(TOPICS)
         env = {"GATEWAY_LOG_URL": log, "GATEWAY_EDGE_PORT": str(self.port), "GATEWAY_EDGE_ANONYMOUS": "true"}
+        env["GATEWAY_EDGE_CONNECTIONS_PER_USER"] = "0"  # a crowd is one user here
         os.environ.update(env | {"GATEWAY_DATA": str(folder)})  # the fixture puts them back
         self.key = add_api_key(folder / "api.keys", "backend")
         self.own = [f"http://127.0.0.1:{embedded.free_port()}" for _ in range(2)]
@@ -85,7 +86,7 @@ class Pair:
 
 @pytest.fixture
 def pair(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pair]:
-    for name in ("LOG_URL", "EDGE_PORT", "EDGE_ANONYMOUS", "DATA"):
+    for name in ("LOG_URL", "EDGE_PORT", "EDGE_ANONYMOUS", "EDGE_CONNECTIONS_PER_USER", "DATA"):
         monkeypatch.setenv(f"GATEWAY_{name}", "")
     with embedded.valkey(tmp_path / "log") as log:
         two = Pair(tmp_path, log.url)

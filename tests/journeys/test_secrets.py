@@ -10,22 +10,24 @@ from pathlib import Path
 
 import httpx
 import pytest
+import websockets
+from paho.mqtt import publish
 
 from tests.gateways import client
-from tests.journeys.test_up import Demo
+from tests.journeys.running_up import WHOLE_WITHIN, Up
 from tests.servers import eventually
 
 
 @pytest.fixture
-def demo(tmp_path: Path) -> Iterator[Demo]:
-    one = Demo(tmp_path)
+def demo(tmp_path: Path) -> Iterator[Up]:
+    one = Up(tmp_path, demo=True)
     yield one
     if one.process.poll() is None:
         one.process.terminate()
         one.process.wait(60)
 
 
-def said(demo: Demo, *words: str) -> str:
+def said(demo: Up, *words: str) -> str:
     out, err = demo.start(*words).communicate(timeout=60)
     assert out, err
     return out.strip()
@@ -35,7 +37,7 @@ def kept_secrets(data: Path) -> dict[str, str]:
     """What the first run made: the words of every file that its owner alone may read and whose name says what it is."""
     found = {}
     for file in data.rglob("*"):
-        if file.is_file() and re.search(r"secret|password|passwd|\.key$", file.name):
+        if file.is_file() and re.search(r"secret|password|passwd|\.key$|\.pem$", file.name):
             assert file.stat().st_mode & 0o077 == 0, f"{file.name} can be read by others"
             for word in re.findall(r"[^\s:]{16,}", file.read_text(errors="replace")):
                 found[f"{file.name} {word[:4]}…"] = word
@@ -62,12 +64,55 @@ def arguments(pid: int) -> str:
         return ""
 
 
+async def payloads(demo: Up, http: httpx.AsyncClient) -> dict[str, str]:
+    """Send words through every door, well and badly formed; return them by what they are."""
+    words = {
+        name: f"quince{secrets.token_hex(8)}" for name in ("bytes", "json", "frame", "mqtt", "type", "room", "chat")
+    }
+    words |= {name: f"quince{secrets.token_hex(8)}" for name in ("mail", "person", "password", "wrong password")}
+    mail = f"{words['mail']}@example.org"
+    assert (await http.post("/topics/try/x", content=words["bytes"])).status_code == 201
+    root = {"authorization": "Bearer " + said(demo, "token", "--role", "operator")}
+    bad = await http.post("/topics/rooms/3/messages", content='{"' + words["json"], headers=root)
+    assert bad.status_code == 422, bad.text
+    async with websockets.connect(f"ws{demo.edge[4:]}/connection/websocket") as one:
+        await one.send('{"id": 1, "connect": "' + words["frame"])
+        await one.wait_closed()
+    letters = [b'{"' + words["mqtt"].encode(), json.dumps({"ts": words["type"], "m": {}}).encode()]
+    account = {"username": "gateway", "password": (demo.data / "mqtt" / "gateway.password").read_text().strip()}
+    for letter in letters:
+        publish.single("devices/room-01/telemetry", letter, 1, port=demo.broker_port, auth=account)  # type: ignore[arg-type]  # its stubs want a TypedDict
+
+    async def buried() -> bool:
+        found = (await http.get("/dead", params={"topic": "devices/room-01/#"}, headers=root)).json()["letters"]
+        return len(found) == len(letters)
+
+    await eventually(buried, 60)
+    who = {"mail": mail, "password": words["password"]}
+    assert (await http.post("/accounts/users/register", json={**who, "name": words["person"]})).status_code == 202
+    wrong = await http.post("/accounts/users/login", json={"mail": mail, "password": words["wrong password"]})
+    assert wrong.status_code == 401, wrong.text
+    known = (await http.post("/accounts/users/login", json=who)).json()
+    words["an access token"], words["a refresh token"] = known["access"], known["refresh"]
+    ann = {"authorization": f"Bearer {known['access']}"}
+    room = (await http.post("/chat/rooms/", json={"name": words["room"], "key": "0"}, headers=ann)).json()["id"]
+    text = {"id": "1", "text": words["chat"]}
+    sent = await http.post(f"/topics/chat/rooms/{room}/send", params={"wait": "20s"}, json=text, headers=ann)
+    assert sent.status_code == 200, sent.text
+    given = await http.post(f"/chat/rooms/{room}/tokens", json={"channel": f"chat/rooms/{room}/messages"}, headers=ann)
+    words["a subscription token"] = given.json()["token"]
+    return words
+
+
 @pytest.mark.slow
-async def test_no_secret_leaves_its_file(demo: Demo) -> None:
+@pytest.mark.timeout(600)
+async def test_no_secret_leaves_its_file(demo: Up) -> None:
     await demo.up()
+    await eventually(lambda: re.search(r"  devices/\S+/telemetry  ", demo.said) or demo.dead(), WHOLE_WITHIN)
+    await eventually(lambda: "services are ready" in demo.said or demo.dead(), WHOLE_WITHIN)
     hidden, places = kept_secrets(demo.data), dict[str, str]()
     assert any("token.secret" in name for name in hidden), hidden.keys()
-    user = json.loads(said(demo, "token", "--sub", "alice", "--json"))
+    user = json.loads(said(demo, "token", "--role", "viewer", "--sub", "alice", "--json"))
     hidden["a user's token"] = user["token"]
     hidden["an operator's token"] = said(demo, "token", "--role", "operator")
     hidden["an API key"] = said(demo, "token", "--api-key", "orders")
@@ -101,6 +146,7 @@ async def test_no_secret_leaves_its_file(demo: Demo) -> None:
                 pass
         places |= {f"answer {n}, {answer.status_code}": answer.text for n, answer in enumerate(answers)}
         places |= {f"headers {n}": str(answer.headers) for n, answer in enumerate(answers)}
+        said_by_clients = await payloads(demo, http)
         up = json.loads((demo.data / "up.json").read_text())
         for name, at in {"edge": edge, **up["health"]}.items():
             for path in ("/metrics", "/readyz"):
@@ -110,7 +156,12 @@ async def test_no_secret_leaves_its_file(demo: Demo) -> None:
     assert len(places) > 40
     demo.process.terminate()
     await eventually(lambda: demo.process.poll() is not None, within=60)
-    places["what `up` said"] = demo.said
-    places |= {str(file): file.read_text(errors="replace") for file in demo.folder.rglob("*.log") if file.is_file()}
-    assert any("audit" in text for text in places.values()), "the log was looked at"
+    logs = {str(file): file.read_text(errors="replace") for file in demo.folder.rglob("*.log") if file.is_file()}
+    assert any("audit" in text for text in logs.values()), "the log was looked at"
+    kept = logs | {where: text for where, text in places.items() if not where.startswith(("answer ", "headers "))}
+    assert [
+        (what, where) for what, word in said_by_clients.items() for where, text in kept.items() if word in text
+    ] == []
+    # Its live tail shows events on purpose.
+    places |= logs | {"what `up` said": demo.said}
     assert [(what, where) for what, word in hidden.items() for where, text in places.items() if word in text] == []

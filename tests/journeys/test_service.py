@@ -38,7 +38,7 @@ class Running:
 
     def up(self) -> bool:
         assert self.process.poll() is None, self.out.read_text()
-        return "Try next" in self.out.read_text()
+        return "services are ready" in self.out.read_text()
 
     async def ask(self, *words: str, code: int = 0) -> str:
         program = (sys.executable, "-m", "gateway.cli", *words)
