@@ -12,7 +12,7 @@ import pytest
 from starlette.applications import Starlette
 
 from gateway.adapters.http_pages import FOLDER, read, routes
-from gateway.cli.up import console
+from gateway.cli.up import front
 from tests.web.browser import built
 
 
@@ -109,8 +109,8 @@ def test_what_is_built_is_small_whole_and_ours() -> None:
     built()
     found = read(FOLDER)
     assert {"/", "/console/", "/favicon.svg", "/licenses.md"} <= found.keys()
-    assert all(name in found["/licenses.md"].body.decode() for name in ("preact", "centrifuge", "htm"))
-    budgets = {"/": 60_000, "/console/": 90_000}
+    assert all(name in found["/licenses.md"].body.decode() for name in ("preact", "centrifuge", "htm", "uplot"))
+    budgets = {"/": 60_000, "/console/": 90_000, "/devices/": 65_000, "/chat/": 75_000}
     for page, budget in budgets.items():
         html = found[page].body.decode()
         named = re.findall(r'(?:src|href)="\.*(/?[^"]+)"', html)
@@ -119,18 +119,20 @@ def test_what_is_built_is_small_whole_and_ours() -> None:
         assert sum(len(one.zipped) for one in scripts) < budget, page
         # Nothing inline, and nothing of anybody else.
         assert not re.search(r"<script(?![^>]*\bsrc=)|<style|\son\w+=|https?:", html)
+    # What draws is loaded where somebody looks at one device.
+    assert sum(len(one.zipped) for name, one in found.items() if name.startswith("/assets/chart-")) < 25_000
 
 
 @pytest.mark.parametrize(
     ("edge", "terminal", "ends"),
     [
-        ("http://127.0.0.1:8080", True, "/console/#token=T"),
-        ("http://127.0.0.1:8080", False, "/console/"),
-        ("https://gateway.example", True, "/console/"),
+        ("http://127.0.0.1:8080", True, "/#token=T"),
+        ("http://127.0.0.1:8080", False, "/"),
+        ("https://gateway.example", True, "/"),
     ],
 )
 def test_up_shows_an_operators_link_to_a_person_at_this_machine_alone(
     tmp_path: Path, edge: str, terminal: bool, ends: str
 ) -> None:
     (tmp_path / "operator.token").write_text("T\n")
-    assert console(edge, tmp_path / "operator.token", terminal) == edge + ends
+    assert front(edge, tmp_path / "operator.token", terminal) == edge + ends

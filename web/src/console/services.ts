@@ -1,50 +1,12 @@
 /** Services: how far each is behind, and a word to let one rest. */
 import { signal } from "@preact/signals";
 import { html } from "htm/preact";
-import { announce } from "../frame/announce.ts";
-import { call, reason } from "../frame/api.ts";
+import { reason } from "../frame/api.ts";
 import { count } from "../frame/format.ts";
 import { Badge, Empty, Failure, Table } from "../frame/parts.ts";
 import { usePoll } from "../frame/poll.ts";
+import { type Service, services as ask, turn } from "../frame/services.ts";
 import { Health } from "./health.ts";
-
-interface State {
-  partition: string;
-  group: string;
-  cursor: number;
-  top: number;
-  lag: number;
-  parked: number;
-  oldest: number;
-  holder: string;
-  paused: boolean;
-}
-
-interface Service {
-  group: string;
-  lag: number;
-  parked: number;
-  held: number;
-  workers: number;
-  paused: boolean;
-  partitions: State[];
-}
-
-function summed(states: State[]): Service[] {
-  const found = new Map<string, State[]>();
-  for (const one of states) found.set(one.group, [...(found.get(one.group) ?? []), one]);
-  return [...found]
-    .map(([group, partitions]) => ({
-      group,
-      partitions,
-      lag: partitions.reduce((sum, one) => sum + one.lag, 0),
-      parked: partitions.reduce((sum, one) => sum + one.parked, 0),
-      held: partitions.filter((one) => one.holder).length,
-      workers: new Set(partitions.map((one) => one.holder).filter(Boolean)).size,
-      paused: partitions.some((one) => one.paused),
-    }))
-    .sort((a, b) => a.group.localeCompare(b.group));
-}
 
 function standing({ paused, held, lag, parked }: Service) {
   if (paused) return html`<${Badge} tone="warn">paused<//>`;
@@ -56,13 +18,12 @@ function standing({ paused, held, lag, parked }: Service) {
 const failed = signal("");
 
 export function Services() {
-  const { value, error, again } = usePoll(async () => summed((await call<{ groups: State[] }>("GET", "groups")).groups), 2000);
+  const { value, error, again } = usePoll(ask, 2000);
   const services = value.value;
-  const change = async ({ group, paused }: Service) => {
+  const change = async (one: Service) => {
     try {
       failed.value = "";
-      await call("POST", `groups/${encodeURIComponent(group)}/${paused ? "resume" : "pause"}`);
-      announce(`${group} is ${paused ? "resumed" : "paused"}`);
+      await turn(one);
       await again();
     } catch (wrong) {
       failed.value = reason(wrong);

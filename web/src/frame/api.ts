@@ -1,9 +1,9 @@
 /** The HTTP API as any client has it: JSON in and out, problem+json where it goes wrong. */
-import { signOut, token } from "./session.ts";
+import { root } from "./root.ts";
+import { account, signOut, token } from "./session.ts";
+import { fresh } from "./tokens.ts";
 
-/** Where the gateway is: pages' modules lie in its `assets/`. */
-const here = import.meta.url;
-export const root = import.meta.env.DEV ? new URL("/", here) : new URL("..", here);
+export { root };
 
 /** A refusal: `detail` says what was wrong and what to do. */
 export class Problem extends Error {
@@ -11,27 +11,47 @@ export class Problem extends Error {
     detail: string,
     readonly status: number,
     readonly code: string,
+    /** Seconds after which to ask again; 0 where it does not say. */
+    readonly wait = 0,
   ) {
     super(detail);
   }
 }
 
+const AWAY = new Problem("the gateway does not answer; is it running?", 0, "away");
+
 export async function ask(method: string, path: string, body?: unknown, more: RequestInit = {}): Promise<Response> {
-  const headers = new Headers(more.headers);
-  if (token.value) headers.set("authorization", `Bearer ${token.value}`);
-  if (body !== undefined && !headers.has("content-type")) headers.set("content-type", "application/json");
-  const data = body === undefined ? null : typeof body === "string" ? body : JSON.stringify(body);
-  let answer: Response;
-  try {
-    answer = await fetch(new URL(path, root), { ...more, method, headers, body: data });
-  } catch (error) {
-    if (error instanceof DOMException && error.name === "AbortError") throw error;
-    throw new Problem("the gateway does not answer; is it running?", 0, "away");
+  let used = await fresh();
+  let answer = await sent(used, method, path, body, more);
+  if (answer.status === 401 && account.value) {
+    // Not at its end, and refused: taken back, or a clock was set.
+    used = await fresh(used).catch(() => Promise.reject(AWAY));
+    if (used) answer = await sent(used, method, path, body, more);
   }
   if (answer.ok) return answer;
   const told = await problem(answer);
-  if (answer.status === 401 && token.value) signOut(`That token is refused: ${told.message}`);
+  if (told.code.includes("token") && used && used === token.value) signOut(`That token is refused: ${told.message}`);
   throw told;
+}
+
+/** Ask with this token, or as nobody with none, whoever is signed in. */
+export async function callAs<T>(as: string, method: string, path: string, body?: unknown): Promise<T> {
+  const answer = await sent(as, method, path, body, {});
+  if (!answer.ok) throw await problem(answer);
+  return (await answer.json()) as T;
+}
+
+async function sent(as: string, method: string, path: string, body: unknown, more: RequestInit): Promise<Response> {
+  const headers = new Headers(more.headers);
+  if (as) headers.set("authorization", `Bearer ${as}`);
+  if (body !== undefined && !headers.has("content-type")) headers.set("content-type", "application/json");
+  const data = body === undefined ? null : typeof body === "string" ? body : JSON.stringify(body);
+  try {
+    return await fetch(new URL(path, root), { ...more, method, headers, body: data });
+  } catch (error) {
+    if (error instanceof DOMException && error.name === "AbortError") throw error;
+    throw AWAY;
+  }
 }
 
 /** Ask, and return the JSON that is answered. */
@@ -58,7 +78,8 @@ export async function* lines<T>(method: string, path: string, body?: unknown): A
 async function problem(answer: Response): Promise<Problem> {
   try {
     const told = (await answer.json()) as { detail?: string; type?: string };
-    return new Problem(told.detail ?? answer.statusText, answer.status, told.type?.split(":").pop() ?? "");
+    const wait = Number(answer.headers.get("retry-after")) || 0;
+    return new Problem(told.detail ?? answer.statusText, answer.status, told.type?.split(":").pop() ?? "", wait);
   } catch {
     return new Problem(`the gateway answers ${answer.status}`, answer.status, "");
   }

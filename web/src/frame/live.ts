@@ -1,20 +1,24 @@
 /** The live connection: one WebSocket for the page, by the SDK that any application would use. */
 import { effect, signal } from "@preact/signals";
-import { Centrifuge, type PublicationContext } from "centrifuge";
+import { Centrifuge, type PublicationContext, UnauthorizedError } from "centrifuge";
 import { root } from "./api.ts";
-import { signOut, token } from "./session.ts";
+import { account, person, signOut, token } from "./session.ts";
+import { fresh } from "./tokens.ts";
 
 export type Link = "off" | "connecting" | "live";
 export const link = signal<Link>("off");
 
 /** Closes after which the SDK does not come back (docs/protocol.md), and its own word for a token that is over. */
 const over = (code: number) => (code >= 3500 && code < 4000) || code === 1;
+/** The gateway's word for a token that was over. */
+const EXPIRED = 109;
 
 export interface Event {
   topic: string;
   id: string;
   data: unknown;
-  /** Milliseconds since 1970, when it came here. */
+  /** Milliseconds since 1970: when it was published, and when it came here. */
+  at: number;
   came: number;
   /** Counts what came to this page: an id may come twice. */
   nth: number;
@@ -23,28 +27,36 @@ export interface Event {
 let client: Centrifuge | undefined;
 let heardSoFar = 0;
 
-function connected(): Centrifuge {
+/** The SDK itself, for what needs more than `subscribe`: rpc, subscription tokens. */
+export function connected(): Centrifuge {
   if (client === undefined) {
     const url = new URL("connection/websocket", root);
     url.protocol = url.protocol.replace("http", "ws");
-    client = new Centrifuge(url.href, { token: token.value });
+    let used = token.value;
+    const newer = async () => {
+      used = await fresh(used);
+      if (!used) throw new UnauthorizedError("signed out");
+      return used;
+    };
+    client = new Centrifuge(url.href, { token: used, getToken: account.value ? newer : null });
     client.on("connecting", () => (link.value = "connecting"));
     client.on("connected", () => (link.value = "live"));
     client.on("disconnected", ({ code, reason }) => {
       link.value = "off";
       if (over(code)) signOut(`The connection was ended: ${reason}`);
+      // A new token that was over when it arrived: the SDK gives up, and an account has another.
+      else if (code === EXPIRED && account.value) client?.connect();
     });
     client.connect();
   }
   return client;
 }
 
-// Another token is another connection, and no token is none.
+// Another person is another connection; a newer token of the same one is not.
 effect(() => {
-  if (token.value === "" && client !== undefined) {
-    client.disconnect();
-    client = undefined;
-  }
+  void person.value;
+  client?.disconnect();
+  client = undefined;
 });
 
 /**
@@ -56,7 +68,9 @@ export function subscribe(filter: string, heard: (event: Event) => void, failed:
   const one = on.getSubscription(filter) ?? on.newSubscription(filter);
   one.on("publication", (publication: PublicationContext) => {
     const tags = publication.tags as Record<string, string> | undefined;
-    heard({ topic: tags?.topic ?? filter, id: tags?.id ?? "", data: publication.data, came: Date.now(), nth: ++heardSoFar });
+    const came = Date.now();
+    const at = Number(tags?.ts ?? came);
+    heard({ topic: tags?.topic ?? filter, id: tags?.id ?? "", data: publication.data, at, came, nth: ++heardSoFar });
   });
   one.on("subscribed", () => failed(""));
   one.on("unsubscribed", ({ code, reason }) => code > 0 && failed(reason));

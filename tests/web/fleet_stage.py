@@ -1,0 +1,68 @@
+"""What the fleet's page is tried on: a running fleet, somebody who looks at it, and what is inked on a chart."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from playwright.async_api import Locator, Page
+
+from tests.devices.fleet import WITHIN, Fleet
+
+MINUTE = 60_000
+
+#: How many columns of the plot, from one share of its width to another, show the line: its colour, and not its band's.
+_INKED = """([begin, end]) => {
+    const canvas = document.querySelector(".chart canvas");
+    if (!canvas) return 0;  // what draws is still on its way
+    const plot = document.querySelector(".chart .u-over").getBoundingClientRect(), all = canvas.getBoundingClientRect();
+    const scale = canvas.width / all.width, width = plot.width * scale, left = (plot.left - all.left) * scale;
+    const colour = getComputedStyle(document.querySelector(".chart")).color.match(/\\d+/g).map(Number);
+    const first = Math.round(left + begin * width), columns = Math.round((end - begin) * width);
+    const copy = new OffscreenCanvas(canvas.width, canvas.height).getContext("2d", { willReadFrequently: true });
+    copy.drawImage(canvas, 0, 0);
+    const data = copy.getImageData(first, 0, columns, canvas.height).data, found = new Set();
+    const inked = (n) => data[n + 3] > 200 && colour.every((one, k) => Math.abs(one - data[n + k]) < 40);
+    for (let n = 0; n < data.length; n += 4) if (inked(n)) found.add((n / 4) % columns);
+    return found.size / columns;
+}"""
+
+
+def now() -> int:
+    return time.time_ns() // 1_000_000
+
+
+async def look(page: Page, fleet: Fleet, at: str = "", by: str = "viewer:vera") -> None:
+    """Open the page as ``by``, by a link with a token, at the view ``at``."""
+    await page.goto(f"{fleet.gateway.url}/devices/#token={fleet.gateway.token(by)}")
+    if at:
+        await page.evaluate("at => { location.hash = at; }", at)
+
+
+async def register(fleet: Fleet, *names: str, label: str = "") -> None:
+    for name in names:
+        await fleet.done("POST", "/devices/registry/", {"device": name, "label": label})
+
+
+def reading(seq: int, ts: int, **values: float) -> dict[str, Any]:
+    return {"boot": "b", "seq": seq, "ts": ts, "m": values}
+
+
+async def send(fleet: Fleet, device: str, *readings: dict[str, Any]) -> None:
+    """As one message of ``device``."""
+    await fleet.gateway.publish(f"devices/{device}/telemetry", list(readings))
+
+
+async def birth(fleet: Fleet, device: str, boot: int = 1, state: str = "online") -> None:
+    await fleet.gateway.publish(f"devices/{device}/status", {"state": state, "boot": boot})
+    await fleet.gateway.event(f"devices/{device}/presence", within=WITHIN)
+
+
+async def inked(page: Page, begin: float = 0.0, end: float = 1.0) -> float:
+    """Return the share of the plot's columns, from one share of its width to another, that the line goes through."""
+    return float(await page.evaluate(_INKED, [begin, end]))
+
+
+def rows(page: Page, table: str) -> Locator:
+    """The rows of the body of a table, by its caption."""
+    return page.get_by_role("table", name=table).locator("tbody").get_by_role("row")
