@@ -89,6 +89,10 @@ class Notice(msgspec.Struct, frozen=True, omit_defaults=True):
     retry_after: float = 0.0
 
 
+class Forget(msgspec.Struct, frozen=True):
+    """Of an account that was erased; also the command to oneself to go on with that."""
+
+
 class Gone(msgspec.Struct, frozen=True):
     """Command to oneself: end the subscriptions of who is no member any more."""
 

@@ -10,15 +10,13 @@ from starlette.requests import Request
 
 from chat import limits, rooms
 from chat.asked import BadName, NoRoom, asker, milliseconds, place_of
-from chat.asking import ask
 from chat.events import Entry, Notice, Seq, Typing
 from chat.keys import public_jwk, subscription_token
 from chat.rules import read_to
-from chat.settings import settings
 from chat.tables import MEMBERS
 from chat.topics import WATCHED, watched
 from gateway.sql import reading, transaction
-from gateway.web import Listing, Page, Refused, operation, publish
+from gateway.web import Listing, Page, Refused, ask, operation, publish
 
 
 class Past(Listing, frozen=True):
@@ -50,6 +48,15 @@ class Present(msgspec.Struct, frozen=True):
     users: list[str]
 
 
+class _Client(msgspec.Struct, frozen=True):
+    user: str
+
+
+class _There(msgspec.Struct, frozen=True):
+    #: Of the server API: connection → who it is.
+    presence: dict[str, _Client]
+
+
 class KeySet(msgspec.Struct, frozen=True):
     keys: list[dict[str, str]]
 
@@ -58,8 +65,8 @@ class KeySet(msgspec.Struct, frozen=True):
 async def presence(request: Request) -> Present:
     async with reading(request) as db:
         place = await place_of(db, request, "see")
-    there = (await ask("presence", channel=watched(place.id)))["presence"]
-    return Present(sorted({client["user"] for client in there.values()}))
+    there = await ask(request, "POST", "/api/presence", {"channel": watched(place.id)}, returns=_There)
+    return Present(sorted({client.user for client in there.presence.values()}))
 
 
 @operation("What happened, by number, in both directions.", grants=["user"], errors=[NoRoom, BadName])
@@ -80,7 +87,7 @@ async def token(request: Request, body: Channel) -> Token:
         place = await place_of(db, request, "see")
     if body.channel not in {watched(place.id, name) for name in WATCHED}:
         raise Refused("this room has no such channel", f"use {' or '.join(watched(place.id, one) for one in WATCHED)}")
-    return Token(subscription_token(settings(), who, body.channel, at, limits.TOKEN_LIFE), limits.TOKEN_LIFE)
+    return Token(subscription_token(who, body.channel, at, limits.TOKEN_LIFE), limits.TOKEN_LIFE)
 
 
 @operation("You have read up to here; all your devices hear it.", grants=["user"], errors=[NoRoom, BadName])
@@ -110,4 +117,4 @@ async def typing(request: Request) -> None:
 
 @operation("The key of subscription tokens (RFC 7517).", grants=["anyone"])
 async def keys(request: Request) -> KeySet:
-    return KeySet([public_jwk(settings())])
+    return KeySet([public_jwk()])

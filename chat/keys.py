@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
-from chat.settings import Settings
+from chat.settings import signing_file
 from gateway.web import Unavailable
 
 #: What the gateway expects of the tokens: see `app`.
@@ -27,17 +27,17 @@ ISSUER: Final = "chat"
 AUDIENCE: Final = "topic-gateway"
 
 
-def subscription_token(settings: Settings, user: str, channel: str, now: float, life: int) -> str:
+def subscription_token(user: str, channel: str, now: float, life: int) -> str:
     """Return a token by which ``user`` may watch ``channel`` until ``life`` seconds after ``now``."""
-    key = _private(settings.signing_file)
+    key = _private(signing_file())
     claims: dict[str, Any] = {"iss": ISSUER, "aud": AUDIENCE, "sub": user, "channel": channel}
     claims |= {"iat": int(now), "exp": int(now) + life, "jti": str(uuid.uuid4())}
-    return jwt.encode(claims, key, algorithm="EdDSA", headers={"kid": public_jwk(settings)["kid"]})
+    return jwt.encode(claims, key, algorithm="EdDSA", headers={"kid": public_jwk()["kid"]})
 
 
-def public_jwk(settings: Settings) -> dict[str, str]:
+def public_jwk() -> dict[str, str]:
     """Return what may be known of the key (RFC 8037); its ``kid`` is its thumbprint (RFC 7638)."""
-    raw = _private(settings.signing_file).public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
+    raw = _private(signing_file()).public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
     x = _text(raw)
     kid = _text(hashlib.sha256(f'{{"crv":"Ed25519","kty":"OKP","x":"{x}"}}'.encode()).digest())
     return {"kty": "OKP", "crv": "Ed25519", "x": x, "kid": kid, "alg": "EdDSA", "use": "sig"}

@@ -17,6 +17,12 @@ REPEAT_WITHIN: Final = 24 * 3_600_000
 #: types, slower than a loop. → ``too_fast`` with ``retry_after``
 BURST: Final = 20
 EVERY: Final = 500
+#: Rooms that a user makes, joins or is the one to open for others, in a row, and milliseconds until another: enough to
+#: invite a team at once, too little to fill others' lists. What changes nothing costs nothing. → 429, ``Retry-After``
+MOVES: Final = 60
+MOVE_EVERY: Final = 10_000
+#: Rooms that one event takes somebody out of whose account was erased, in one transaction. → the rest by the next event
+FORGET_PAGE: Final = 50
 #: Milliseconds between two signs that somebody types: who watches forgets one after 5 s. → the second is dropped
 TYPING_EVERY: Final = 3_000
 #: Seconds that a subscription token lasts: so long may who was removed come back with one that he had. → the SDK asks
@@ -27,5 +33,3 @@ UNREAD_MOST: Final = 1_000
 #: Rooms of one user, and members of one room: lists of them are read whole here and there. → 429
 ROOMS_MOST: Final = 1_000
 MEMBERS_MOST: Final = 10_000
-#: Seconds for the gateway to answer a service: its server API only tells others. → Unavailable, asked again
-ASK_WITHIN: Final = 10.0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -10,8 +10,8 @@ from sqlalchemy import ColumnElement, Select, func, select, text
 
 from chat import limits
 from chat.events import Entry, EntryKind, Gone, Notice
-from chat.rules import RoomKind, Standing, Target, heir, oldest_repeat
-from chat.tables import LOG, MEMBERS, ROOMS
+from chat.rules import RoomKind, Standing, Target, heir, oldest_repeat, take
+from chat.tables import LOG, MEMBERS, PEOPLE, ROOMS
 from chat.topics import watched
 from gateway.sql import Reading, Transaction
 
@@ -19,6 +19,7 @@ from gateway.sql import Reading, Transaction
 _MAKE: Final = text(
     "INSERT INTO rooms (id, kind, name, seq, made) VALUES (:id, :kind, :name, 0, :made) ON CONFLICT DO NOTHING"
 )
+_PERSON: Final = text("INSERT INTO people (member, name, full_at) VALUES (:member, '', 0) ON CONFLICT DO NOTHING")
 _NOBODY: Any = {"role": "none", "joined": 0, "read_seq": 0, "full_at": 0, "typed_at": 0}
 
 
@@ -42,14 +43,24 @@ async def find(db: Reading, room: str, user: str, *, lock: bool = False) -> Plac
         return None
     its = MEMBERS.c.room == room, MEMBERS.c.member == user
     member = (await db.execute(MEMBERS.select().where(*its))).first()
-    there = _NOBODY if member is None else member._mapping
-    standing = Standing(row.kind, there["role"])
-    return Place(row.id, row.name, row.seq, standing, there["read_seq"], there["full_at"])
+    return place({**row._mapping, **(_NOBODY if member is None else member._mapping)})
+
+
+def place(row: Mapping[str, Any]) -> Place:
+    """Return what a room's row and a member's say together."""
+    standing = Standing(row["kind"], row["role"])
+    return Place(row["id"], row["name"], row["seq"], standing, row["read_seq"], row["full_at"])
 
 
 async def make(db: Transaction, room: str, kind: RoomKind, name: str, now: int) -> bool:
     """Make a room; False where it is there."""
     return bool((await db.execute(_MAKE, {"id": room, "kind": kind, "name": name, "made": now})).rowcount)
+
+
+async def call(db: Transaction, user: str, name: str) -> None:
+    """Keep what ``user`` wants to be called."""
+    await db.execute(_PERSON, {"member": user})
+    await db.execute(PEOPLE.update().where(PEOPLE.c.member == user).values(name=name))
 
 
 async def append(
@@ -72,10 +83,21 @@ async def append(
     return entry
 
 
-async def repeated(db: Reading, room: str, author: str, id: str, now: int) -> Any | None:
-    """Return what ``author`` wrote with the same ``id`` before."""
-    same = (LOG.c.room == room, LOG.c.author == author, LOG.c.id == id, LOG.c.at >= oldest_repeat(now))
-    return (await db.execute(select(LOG.c.seq, LOG.c.at).where(*same).order_by(LOG.c.seq).limit(1))).first()
+async def repeated(db: Reading, room: str, kind: EntryKind, author: str, id: str, now: int) -> Any | None:
+    """Return what ``author`` did of the same ``kind`` with the same ``id`` before."""
+    same = (LOG.c.room == room, LOG.c.author == author, LOG.c.id == id, LOG.c.kind == kind)
+    wanted = select(LOG.c.seq, LOG.c.at).where(*same, LOG.c.at >= oldest_repeat(now))
+    return (await db.execute(wanted.order_by(LOG.c.seq).limit(1))).first()
+
+
+async def pace(db: Transaction, user: str, now: int) -> int:
+    """Count that ``user`` made a room, or somebody a member; return the milliseconds to wait before, 0: it may be."""
+    await db.execute(_PERSON, {"member": user})
+    mine = PEOPLE.c.member == user
+    full_at = await db.scalar(select(PEOPLE.c.full_at).where(mine).with_for_update())
+    full, wait = take(full_at, now, limits.MOVES, limits.MOVE_EVERY)
+    await db.execute(PEOPLE.update().where(mine).values(full_at=full))
+    return wait
 
 
 async def target(db: Reading, room: str, seq: int) -> Target | None:
@@ -104,16 +126,33 @@ async def enter(db: Transaction, room: str, user: str, role: str, now: int, read
     tell(db, user, Notice("joined", room, read_seq))
 
 
-async def depart(db: Transaction, room: str, user: str, owned: bool) -> None:
+async def depart(db: Transaction, place: Place, user: str, by: str, now: int) -> None:
     """End a membership, and soon the subscriptions; a room whose owner goes belongs to who is there longest."""
+    room = place.id
+    await append(db, room, "left", by, now, member=user)
     await put(db, room, user, role="none")
-    if owned:
+    if place.standing.role == "owner":
         rows = (await db.execute(select(MEMBERS.c.joined, MEMBERS.c.member).where(*_there(room)))).all()
         if (next_one := heir([(row.joined, row.member) for row in rows])) is not None:
             await put(db, room, next_one, role="owner")
     tell(db, user, Notice("left", room))
     # A service hears of its own only what it delays.
     db.later(0.001, watched(room, "gone"), Gone(user))
+
+
+async def forget(db: Transaction, user: str, now: int) -> bool:
+    """Take ``user`` out of a page of rooms, and say whether that was the last: then no row names the user but what was
+    said, under an id that means nobody any more."""
+    found = await rooms_of(db, user, "", limits.FORGET_PAGE)
+    for one in found:  # in the order of their ids: who locks several rooms does so in this one
+        locked = await find(db, one.id, user, lock=True)
+        if locked is not None and locked.standing.role != "none":
+            await depart(db, locked, user, user, now)
+    if len(found) == limits.FORGET_PAGE:
+        return False
+    for table in (MEMBERS, PEOPLE):
+        await db.execute(table.delete().where(table.c.member == user))
+    return True
 
 
 async def put(db: Transaction, room: str, user: str, **values: object) -> None:
@@ -138,15 +177,18 @@ async def history(db: Reading, room: str, after: int | None, most: int, *, back:
 
 
 async def members(db: Reading, room: str, after: str, most: int) -> Sequence[Any]:
-    wanted = MEMBERS.select().where(*_there(room), MEMBERS.c.member > after)
+    named = MEMBERS.outerjoin(PEOPLE, PEOPLE.c.member == MEMBERS.c.member)
+    wanted: Select[Any] = select(MEMBERS, PEOPLE.c.name).select_from(named)
+    wanted = wanted.where(*_there(room), MEMBERS.c.member > after)
     return (await db.execute(wanted.order_by(MEMBERS.c.member).limit(most))).all()
 
 
-async def rooms_of(db: Reading, user: str, after: str, most: int) -> Sequence[Any]:
+async def rooms_of(db: Reading, user: str, after: str, most: int) -> list[Place]:
     mine = (MEMBERS.c.member == user, MEMBERS.c.role != "none", ROOMS.c.id > after)
     joined = ROOMS.join(MEMBERS, MEMBERS.c.room == ROOMS.c.id)
-    wanted: Select[Any] = select(ROOMS, MEMBERS.c.role, MEMBERS.c.read_seq).select_from(joined).where(*mine)
-    return (await db.execute(wanted.order_by(ROOMS.c.id).limit(most))).all()
+    of_member = MEMBERS.c.role, MEMBERS.c.read_seq, MEMBERS.c.full_at
+    wanted: Select[Any] = select(ROOMS, *of_member).select_from(joined).where(*mine)
+    return [place({**row._mapping}) for row in (await db.execute(wanted.order_by(ROOMS.c.id).limit(most))).all()]
 
 
 async def public_rooms(db: Reading, after: str, most: int) -> Sequence[Any]:

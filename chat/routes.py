@@ -13,7 +13,7 @@ from chat import limits, rooms
 from chat.asked import BadName, Full, NoRoom, TooFast, asker, checked, milliseconds, place_of
 from chat.inside import history, keys, presence, read, token, typing
 from chat.rooms import Place
-from chat.rules import RoomKind, take
+from chat.rules import RoomKind
 from gateway.sql import Reading, Transaction, reading, transaction
 from gateway.web import Listing, Page, operation
 
@@ -34,6 +34,9 @@ class Room(msgspec.Struct, frozen=True):
     seq: int
     read_seq: int
     unread: int
+    #: In a direct room: who else is there, and what they are called; empty where the account was erased.
+    other: str = ""
+    other_name: str = ""
 
 
 class Listed(msgspec.Struct, frozen=True):
@@ -46,15 +49,26 @@ class Member(msgspec.Struct, frozen=True):
     user: str
     role: str
     read_seq: int
+    #: As they call themselves; two may be called alike.
+    name: str
+
+
+class Name(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    name: Annotated[str, msgspec.Meta(max_length=limits.NAME_MOST, pattern=r"\A[^\x00]*\Z")]
 
 
 async def _room(db: Reading, place: Place, user: str) -> Room:
     kind, role = place.standing.kind, place.standing.role
     unread = await rooms.unread(db, place.id, user, place.read_seq) if role != "none" else 0
-    return Room(place.id, kind, place.name, role, place.seq, place.read_seq, unread)
+    room = Room(place.id, kind, place.name, role, place.seq, place.read_seq, unread)
+    there = await rooms.members(db, place.id, "", 2) if kind == "direct" else ()
+    for other in there:
+        if other.member != user:
+            return msgspec.structs.replace(room, other=other.member, other_name=other.name or "")
+    return room
 
 
-@operation("Make a room, and own it.", grants=["user"], status=201, errors=[BadName, Full])
+@operation("Make a room, and own it.", grants=["user"], status=201, errors=[NoRoom, BadName, Full, TooFast])
 async def create(request: Request, body: NewRoom) -> Room:
     who, at = asker(request), milliseconds()
     id = hashlib.sha256(msgspec.json.encode(["room", who, body.key])).hexdigest()[:24]
@@ -64,15 +78,16 @@ async def create(request: Request, body: NewRoom) -> Room:
         return await _seen(db, id, who)
 
 
-@operation("Talk to somebody alone.", grants=["user"], errors=[BadName, Full])
+@operation("Talk to somebody alone.", grants=["user"], errors=[NoRoom, BadName, Full, TooFast])
 async def direct(request: Request) -> Room:
     who, other = asker(request), checked(request.path_params["user"])
     pair = sorted({who, other})
     id = hashlib.sha256(msgspec.json.encode(["direct", *pair])).hexdigest()[:24]
     async with transaction(request) as db:
         if await rooms.make(db, id, "direct", "", milliseconds()):
-            for one in pair:
-                await _enter(db, id, one, "member", who)
+            await _enter(db, id, who, "member", who)
+            if other != who:
+                await _enter(db, id, other, "member", who)
         return await _seen(db, id, who)
 
 
@@ -84,6 +99,8 @@ async def _seen(db: Reading, id: str, who: str) -> Room:
 
 
 async def _enter(db: Transaction, room: str, user: str, role: str, by: str) -> None:
+    if wait := await rooms.pace(db, by, milliseconds()):
+        raise TooFast("too many rooms and members at once", "wait", retry_after=wait / 1000)
     if await rooms.is_full(db, room, user):
         raise Full("the room, or the list of rooms, is full", "leave another room")
     at = milliseconds()
@@ -96,10 +113,7 @@ async def mine(request: Request, query: Listing) -> Page[Room]:
     who = asker(request)
     async with reading(request) as db:
         found = await rooms.rooms_of(db, who, query.after, query.limit + 1)
-        listed = [
-            Room(r.id, r.kind, r.name, r.role, r.seq, r.read_seq, await rooms.unread(db, r.id, who, r.read_seq))
-            for r in found
-        ]
+        listed = [await _room(db, place, who) for place in found]
     return Page.of(listed, query, lambda room: room.id)
 
 
@@ -108,6 +122,12 @@ async def public(request: Request, query: Listing) -> Page[Listed]:
     async with reading(request) as db:
         found = await rooms.public_rooms(db, query.after, query.limit + 1)
     return Page.of([Listed(r.id, r.name, r.seq) for r in found], query, lambda room: room.id)
+
+
+@operation("What others see you as, beside your id.", grants=["user"], errors=[BadName])
+async def call(request: Request, body: Name) -> None:
+    async with transaction(request) as db:
+        await rooms.call(db, asker(request), body.name.strip())
 
 
 @operation("One room.", grants=["user"], errors=[NoRoom, BadName])
@@ -122,11 +142,7 @@ async def join(request: Request) -> Room:
     async with transaction(request) as db:
         place = await place_of(db, request, "see", lock=True)
         if place.standing.may("join"):
-            full, wait = take(place.full_at, milliseconds())
-            if wait:
-                raise TooFast("too much coming and going", "wait", retry_after=wait / 1000)
             await _enter(db, place.id, who, "member", who)
-            await rooms.put(db, place.id, who, full_at=full)
         return await _seen(db, place.id, who)
 
 
@@ -134,10 +150,10 @@ async def join(request: Request) -> Room:
 async def leave(request: Request) -> None:
     async with transaction(request) as db:
         place = await place_of(db, request, "leave", lock=True)
-        await _exit(db, place, asker(request), asker(request))
+        await rooms.depart(db, place, asker(request), asker(request), milliseconds())
 
 
-@operation("Let somebody into your private room.", grants=["user"], errors=[NoRoom, BadName, Full])
+@operation("Let somebody into your private room.", grants=["user"], errors=[NoRoom, BadName, Full, TooFast])
 async def invite(request: Request) -> None:
     user = checked(request.path_params["user"])
     async with transaction(request) as db:
@@ -154,12 +170,7 @@ async def remove(request: Request) -> None:
         place = await place_of(db, request, "remove", lock=True)
         other = await rooms.find(db, place.id, user)
         if other is not None and other.standing.role == "member":
-            await _exit(db, other, user, asker(request))
-
-
-async def _exit(db: Transaction, place: Place, user: str, by: str) -> None:
-    await rooms.append(db, place.id, "left", by, milliseconds(), member=user)
-    await rooms.depart(db, place.id, user, owned=place.standing.role == "owner")
+            await rooms.depart(db, other, user, asker(request), milliseconds())
 
 
 @operation("Who is in a room.", grants=["user"], errors=[NoRoom, BadName])
@@ -167,13 +178,16 @@ async def listed(request: Request, query: Listing) -> Page[Member]:
     async with reading(request) as db:
         place = await place_of(db, request, "see")
         found = await rooms.members(db, place.id, query.after, query.limit + 1)
-    return Page.of([Member(r.member, r.role, r.read_seq) for r in found], query, lambda member: member.user)
+    return Page.of(
+        [Member(r.member, r.role, r.read_seq, r.name or "") for r in found], query, lambda member: member.user
+    )
 
 
 ROUTES = [
     Route("/", create, methods=["POST"]),
     Route("/", mine),
     Route("/.well-known/jwks.json", keys),
+    Route("/me", call, methods=["PUT"]),
     Route("/public", public),
     Route("/direct/{user}", direct, methods=["PUT"]),
     Route("/{room}", one),

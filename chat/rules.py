@@ -73,17 +73,17 @@ def refusal(who: str, standing: Standing | None, aims: bool, target: Target | No
     return None if target.author == who else "not_yours"
 
 
-def take(full: int, now: int) -> tuple[int, int]:
+def take(full: int, now: int, burst: int, every: int) -> tuple[int, int]:
     """Take one token of a bucket that is full again at ``full``; return when it is full then, and how long to wait.
 
-    Milliseconds. 0: there was a token. A bucket of ``limits.BURST`` that gains one every ``limits.EVERY``: one number
-    says all of it (ITU-T I.371, virtual scheduling).
+    Milliseconds. 0: there was a token. A bucket of ``burst`` that gains one ``every`` so many: one number says all of
+    it (ITU-T I.371, virtual scheduling).
     """
-    if full > now + limits.BURST * limits.EVERY:  # no bucket is emptier than empty: the clock went back
-        full = now + (limits.BURST - 1) * limits.EVERY
+    if full > now + burst * every:  # no bucket is emptier than empty: the clock went back
+        full = now + (burst - 1) * every
     full = max(full, now)
-    wait = full - now - (limits.BURST - 1) * limits.EVERY
-    return (full, wait) if wait > 0 else (full + limits.EVERY, 0)
+    wait = full - now - (burst - 1) * every
+    return (full, wait) if wait > 0 else (full + every, 0)
 
 
 def oldest_repeat(now: int) -> int:

@@ -29,6 +29,15 @@ MEMBERS = Table(
     Column("typed_at", BigInteger, nullable=False),
 )
 Index("rooms_of_a_member", MEMBERS.c.member, MEMBERS.c.room)
+PEOPLE = Table(
+    "people",
+    TABLES,
+    Column("member", String(64), primary_key=True),
+    # As they call themselves; empty where they did not say.
+    Column("name", String(100), nullable=False),
+    # How fast they make rooms, and let people in: the bucket of `rules.take`.
+    Column("full_at", BigInteger, nullable=False),
+)
 LOG = Table(
     "log",
     TABLES,

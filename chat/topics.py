@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Final
 
-from chat.events import Delete, Edit, Entry, Gone, Notice, Send, Typing
+from chat.events import Delete, Edit, Entry, Forget, Gone, Notice, Send, Typing
 from gateway import Topic
 
 #: What a room's members watch. No user has a grant: a subscription token opens the one topic it names. The service
 #: itself may look, for the presence that it tells members.
 WATCHED: Final = ("messages", "typing")
+_ITSELF: Final = ("service:chat.rooms",)
 
 TOPICS: Final = (
     *(
@@ -17,10 +18,11 @@ TOPICS: Final = (
         for name, schema in (("send", Send), ("edit", Edit), ("delete", Delete))
     ),
     Topic(
-        pattern="chat/rooms/{room}/messages", key="{room}", read=("service:chat",), presence=True, schema=Entry
+        pattern="chat/rooms/{room}/messages", key="{room}", read=_ITSELF, presence=True, schema=Entry
     ),
-    Topic(pattern="chat/rooms/{room}/typing", key="{room}", read=("service:chat",), ephemeral=True, schema=Typing),
+    Topic(pattern="chat/rooms/{room}/typing", key="{room}", read=_ITSELF, ephemeral=True, schema=Typing),
     Topic(pattern="chat/rooms/{room}/gone", kind="command", key="{room}", schema=Gone),
+    Topic(pattern="chat/users/{user}/forget", kind="command", key="{user}", schema=Forget),
     Topic(pattern="chat/users/{user}/notices", key="{user}", read=("user:{user}",), schema=Notice),
 )  # fmt: skip
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ import httpx
 import pytest
 
 from chat.app import app
+from gateway import App
 from gateway.testing import Gateway, running
 from tests.gateways import Client, client
 from tests.servers import eventually
@@ -145,16 +146,14 @@ class Chat:
 
 
 @asynccontextmanager
-async def open_chat(folder: Path, databases: Mapping[str, str] | None = None) -> AsyncIterator[Chat]:
-    """Run chat as README.md says."""
+async def open_chat(
+    folder: Path, databases: Mapping[str, str] | None = None, *, beside: Sequence[App] = ()
+) -> AsyncIterator[Chat]:
+    """Run chat as README.md says, ``beside`` other applications."""
     with pytest.MonkeyPatch.context() as environment:
         # One key for all chats of a run: a test may open a second one, and settings are read when they are needed.
         environment.setenv("CHAT_SIGNING_FILE", str(folder.parent / "signing.pem"))
-        environment.setenv("CHAT_API_KEY_FILE", str(folder / "chat.key"))
-        async with running(app, edge=True, databases=databases) as gateway:
-            environment.setenv("CHAT_ORIGIN", gateway.url)
-            # What `gateway token --api-key chat` makes elsewhere.
-            (folder / "chat.key").write_text(gateway.token("service:chat"))
+        async with running(app, *beside, edge=True, databases=databases) as gateway:
             async with httpx.AsyncClient(base_url=gateway.url, timeout=WITHIN, trust_env=False) as http:
                 yield Chat(gateway, http)
 

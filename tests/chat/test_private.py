@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from urllib.parse import quote
 
+import httpx
 import pytest
 
 from tests.chat.talk import WITHIN, Chat, Device, texts
@@ -81,6 +82,50 @@ async def test_who_is_no_member_gets_nothing(chat: Chat) -> None:
         )
 
 
+async def test_nor_by_the_doors_of_servers_and_of_other_kinds(chat: Chat) -> None:
+    ann, bob, eve = chat.person("ann"), chat.person("bob"), chat.person("eve")
+    room, lobby = await ann.makes("private", bob), await ann.makes("public", eve)
+    channel = f"chat/rooms/{room}/messages"
+    async with ann.device() as of_ann, bob.device() as of_bob, eve.device() as of_eve:
+        await of_bob.watches(room)
+        await of_eve.watches(lobby)
+        # Notices of others, where an invitation would be told.
+        for filter in (f"chat/users/{bob.name}/notices", "chat/users/+/notices", "chat/users/#"):
+            assert (await of_eve.client.ask("subscribe", channel=filter))["error"]["code"] == 103, filter
+        told = []
+        for who in (f"user:{eve.name}", f"viewer:{eve.name}", "operator:root", "service:other", "service:chat", ""):
+            headers = {"authorization": f"Bearer {chat.gateway.token(who)}"} if who else {}
+            for method in ("presence", "presence_stats", "history", "subscribe"):
+                asked = {"channel": channel, **({"user": eve.name} if method == "subscribe" else {})}
+                answer = await chat.http.post(f"/api/{method}", json=asked, headers=headers)
+                if answer.status_code == httpx.codes.OK:
+                    assert answer.json()["error"]["code"] == 103, (who, method, answer.text)
+                else:
+                    assert answer.status_code in (401, 403), (who, method, answer.text)
+                told.append(answer.text)
+            for name in (channel, "chat/#"):
+                for path in ("/events", "/history", ""):
+                    answer = await chat.http.get(f"/topics/{quote(name, safe='')}{path}", headers=headers)
+                    assert answer.status_code in (400, 401, 403, 404), (who, path, answer.text)
+                    told.append(answer.text)
+            # Written by nobody of these, whether they wait for the answer or not.
+            for wait in ("", "?wait=5s"):
+                sent = {"id": "forged", "text": "forged"}
+                answer = await chat.http.post(f"/topics/chat/rooms/{room}/send{wait}", json=sent, headers=headers)
+                assert answer.status_code in (401, 403) or who == f"user:{eve.name}", (who, answer.text)
+                told.append(answer.text)
+            for document in ("/asyncapi.json", "/openapi.json"):
+                told.append((await chat.http.get(document, headers=headers)).text)
+        assert (await of_ann.says(room, SECRET))["seq"] == 3
+        await of_bob.hears(room, SECRET)
+        await of_ann.says(lobby, "done")
+        await of_eve.hears(lobby, "done")
+        everything = json.dumps([told, of_eve.client.pushes])
+        assert SECRET not in everything
+        assert channel not in json.dumps(of_eve.client.pushes)
+        assert texts(of_bob.entries(room)) == texts(await ann.history(room)) == [SECRET]
+
+
 async def test_who_is_sent_out_hears_no_more(chat: Chat) -> None:
     ann, bob, eve = chat.person("ann"), chat.person("bob"), chat.person("eve")
     room = await ann.makes("private", bob, eve)
@@ -125,7 +170,7 @@ async def test_the_server_that_cuts_may_be_away(chat: Chat, monkeypatch: pytest.
     async with bob.device() as of_bob:
         await of_bob.watches(room)
         with monkeypatch.context() as broken:
-            broken.setenv("CHAT_ORIGIN", "http://127.0.0.1:1")
+            broken.setattr(chat.gateway, "_url", "http://127.0.0.1:1")
             await bob.gets("POST", f"{room}/leave")
             assert (await bob.asks("GET", f"{room}/history")).status_code == 404
             assert (await ann.asks("GET", f"{room}/presence")).status_code == 503
@@ -140,7 +185,7 @@ async def test_who_is_let_in_again_too_soon_is_told_twice(chat: Chat, monkeypatc
     async with bob.device() as of_bob:
         await of_bob.notices()
         with monkeypatch.context() as broken:
-            broken.setenv("CHAT_ORIGIN", "http://127.0.0.1:1")
+            broken.setattr(chat.gateway, "_url", "http://127.0.0.1:1")
             await ann.gets("DELETE", f"{room}/members/{bob.name}")
             await ann.gets("PUT", f"{room}/members/{bob.name}")
             await of_bob.until(lambda: of_bob.told("joined"))

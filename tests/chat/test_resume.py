@@ -13,6 +13,7 @@ import redis
 
 from chat import limits
 from gateway.adapters.log.keys import log_key
+from tests.chat.ledger import Acked, faults
 from tests.chat.talk import WITHIN, Chat, Device, Person, Said, new_id, open_chat, seqs
 from tests.journeys.sdks import python_sdk
 
@@ -142,11 +143,13 @@ async def test_while_others_talk_and_the_service_dies(chat: Chat, monkeypatch: p
     ann, bob = chat.person("ann"), chat.person("bob")
     room = await ann.makes("public", bob)
     page = Page(bob, room)
+    acked = list[Acked]()
     async with ann.device() as of_ann:
 
         async def talk() -> None:
             for n in range(100):
-                await of_ann.says(room, str(n))
+                id = new_id()
+                acked.append(Acked(room, ann.name, id, str(n), (await of_ann.says(room, str(n), id))["seq"]))
 
         talking = asyncio.create_task(talk(), name="ann talks")
         for cut in range(6):
@@ -160,6 +163,8 @@ async def test_while_others_talk_and_the_service_dies(chat: Chat, monkeypatch: p
             assert opened.recovered is True
     assert sorted(page.entries) == list(range(1, 103))
     assert [page.entries[seq].get("text") for seq in range(3, 103)] == [str(n) for n in range(100)]
+    shown = [page.entries[seq] for seq in sorted(page.entries)]
+    assert faults(acked, {room: await ann.history(room)}, {(room, bob.name): shown}) == []
 
 
 async def test_a_real_sdk_heals_a_cut_and_goes_when_it_is_sent_out(chat: Chat) -> None:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import jwt
 import pytest
 
+from accounts.app import app as accounts
 from chat import limits
 from chat.routes import ROUTES
-from chat.settings import settings
-from tests.chat.talk import Chat, new_id, texts
+from chat.settings import signing_file
+from chat.tables import MEMBERS, PEOPLE
+from gateway import App
+from tests.chat.talk import WITHIN, Chat, new_id, open_chat, texts
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -100,12 +105,70 @@ async def test_nobody_is_in_too_many_rooms(chat: Chat, monkeypatch: pytest.Monke
     monkeypatch.setattr(limits, "MEMBERS_MOST", 1)
     assert (await bob.asks("POST", f"{room}/join")).json()["type"].endswith(":full")
     monkeypatch.undo()
-    monkeypatch.setattr(limits, "BURST", 1)
-    monkeypatch.setattr(limits, "EVERY", 3_600_000)
-    await bob.gets("POST", f"{room}/join")
-    await bob.gets("POST", f"{room}/leave")
-    refused = await bob.asks("POST", f"{room}/join")
-    assert (refused.status_code, refused.headers["retry-after"].isdecimal()) == (429, True)
+
+
+async def test_nobody_makes_rooms_and_members_faster_than_by_hand(chat: Chat, monkeypatch: pytest.MonkeyPatch) -> None:
+    ann, bob, cat = chat.person("ann"), chat.person("bob"), chat.person("cat")
+    room, mine = await ann.makes("public"), await bob.makes("private")
+    monkeypatch.setattr(limits, "MOVES", 2)
+    monkeypatch.setattr(limits, "MOVE_EVERY", 3_600_000)
+    key = new_id()
+    await bob.gets("POST", "", {"name": "Tea", "key": key})  # his second
+    later = [
+        await bob.asks("POST", f"{room}/join"),
+        await bob.asks("PUT", f"{mine}/members/{cat.name}"),
+        await bob.asks("PUT", f"direct/{cat.name}"),
+        await bob.asks("POST", "", {"name": "Tea", "key": new_id()}),
+    ]
+    for refused in later:
+        assert (refused.status_code, refused.json()["type"]) == (429, "urn:topic-gateway:too_fast")
+        assert int(refused.headers["retry-after"]) > 0
+    # What changes nothing costs nothing, and others may.
+    await bob.gets("POST", "", {"name": "Tea", "key": key})
+    await bob.gets("PUT", f"{mine}/members/{bob.name}")
+    await cat.gets("POST", f"{room}/join")
+    assert [one["user"] for one in (await ann.gets("GET", f"{room}/members"))["items"]] == [ann.name, cat.name]
+    # Nothing was done by halves.
+    monkeypatch.setattr(limits, "MOVE_EVERY", 1)
+    assert (await bob.gets("PUT", f"direct/{cat.name}"))["seq"] == 2
+
+
+async def test_who_has_no_account_any_more_is_in_no_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "FORGET_PAGE", 2)
+    async with open_chat(tmp_path, beside=[App("accounts", accounts.topics)]) as chat:
+        ann, bob = chat.person("ann"), chat.person("bob")
+        made = [await ann.makes(kind, bob) for kind in ("public", "private", "public")]
+        await ann.gets("PUT", "me", {"name": "Ann Smith"})
+        alone = (await ann.gets("PUT", f"direct/{bob.name}"))["id"]
+        assert (await bob.gets("GET", alone))["other_name"] == "Ann Smith"
+        async with ann.device() as of_ann:
+            await of_ann.watches(alone)
+            await of_ann.says(alone, "remember me")
+            await chat.gateway.publish(f"accounts/users/{ann.name}/erased", {})
+            await of_ann.until(lambda: any("unsubscribe" in push for push in of_ann.client.pushes))
+        await chat.gateway.at_rest(within=WITHIN)
+        assert (await ann.gets("GET", ""))["items"] == []
+        listed = {one["id"]: one for one in (await bob.gets("GET", ""))["items"]}
+        assert {listed[room]["role"] for room in made} == {"owner"}
+        assert (listed[alone]["other"], listed[alone]["other_name"]) == ("", "")
+        assert texts(await bob.history(alone)) == ["remember me"]
+        async with chat.gateway.database("chat.rooms") as db:
+            for table in (MEMBERS, PEOPLE):
+                said = str((await db.execute(table.select())).all())
+                assert ann.name not in said
+                assert "Ann Smith" not in said
+        assert await chat.gateway.dead_letters() == []
+
+
+async def test_people_are_called_as_they_like(chat: Chat) -> None:
+    ann, bob = chat.person("ann"), chat.person("bob")
+    room = await ann.makes("public", bob)
+    await bob.gets("PUT", "me", {"name": " Bob "})
+    names = {one["user"]: one["name"] for one in (await ann.gets("GET", f"{room}/members"))["items"]}
+    assert names == {ann.name: "", bob.name: "Bob"}
+    await bob.gets("PUT", "me", {"name": ""})
+    assert {one["name"] for one in (await ann.gets("GET", f"{room}/members"))["items"]} == {""}
+    assert (await bob.asks("PUT", "me", {"name": "x" * 101})).status_code == 422
 
 
 async def test_two_talk_alone(chat: Chat) -> None:
@@ -113,6 +176,8 @@ async def test_two_talk_alone(chat: Chat) -> None:
     room = (await ann.gets("PUT", f"direct/{bob.name}"))["id"]
     assert (await bob.gets("PUT", f"direct/{ann.name}"))["id"] == room
     assert (await eve.gets("PUT", f"direct/{ann.name}"))["id"] != room
+    assert [one["other"] for one in (await bob.gets("GET", ""))["items"]] == [ann.name]
+    assert (await ann.gets("GET", room))["other"] == bob.name
     async with ann.device() as of_ann, bob.device() as of_bob, eve.device() as of_eve:
         await of_bob.watches(room)
         await of_ann.says(room, "between us")
@@ -136,5 +201,5 @@ async def test_the_gateway_can_read_the_key(chat: Chat) -> None:
     assert (claims["sub"], claims["channel"], claims["iss"]) == (ann.name, channel, "chat")
     assert claims["exp"] - claims["iat"] == given["expires_in"] == limits.TOKEN_LIFE
     assert "d" not in jwk
-    assert settings().signing_file.stat().st_mode & 0o77 == 0
+    assert signing_file().stat().st_mode & 0o77 == 0
     assert (await ann.asks("POST", f"{room}/tokens", {"channel": f"chat/rooms/{room}/gone"})).status_code == 400

@@ -41,11 +41,16 @@ async def test_the_same_id_is_the_same_message(chat: Chat) -> None:
         first = await one.says(room, "once", id="mine")
         again = await asyncio.gather(*(device.says(room, "once", id="mine") for device in (one, other) * 3))
         assert again == [first] * 6
+        # An edit under an id that a message has is no message.
+        edited = await one.does(room, "edit", id="mine", seq=first["seq"], text="for all")
+        assert edited["seq"] == first["seq"] + 1
+        deleted = [await one.does(room, "delete", id="mine", seq=first["seq"]) for _ in range(2)]
+        assert [answer["seq"] for answer in deleted] == [first["seq"] + 2] * 2
         # Nobody waits for what is published; it is the same message too.
         await one.client.ask("publish", channel=f"chat/rooms/{room}/send", data={"id": "mine", "text": "once"})
-        assert (await one.says(room, "twice"))["seq"] == first["seq"] + 1
+        assert (await one.says(room, "twice"))["seq"] == first["seq"] + 3
         await one.hears(room, "twice")
-        assert texts(one.entries(room)) == texts(await ann.history(room)) == ["once", "twice"]
+        assert (texts(one.entries(room)), texts(await ann.history(room))) == (["once", "twice"], ["twice"])
 
 
 async def test_many_writers_leave_no_gap(chat: Chat, monkeypatch: pytest.MonkeyPatch) -> None:
