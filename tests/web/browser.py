@@ -9,11 +9,12 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Literal
 
-import pytest
 from axe_playwright_python.async_playwright import Axe
 from playwright.async_api import Browser, ConsoleMessage, Page, async_playwright, expect
 
+from gateway.errors import ServerMissing
 from tests.house import ROOT
+from tests.servers import missing
 
 #: Widths of a phone and of a desk.
 SIZES = {"phone": (390, 844), "desk": (1280, 900)}
@@ -41,20 +42,14 @@ def program() -> str:
     """Chromium's path; skips with the command that installs it, and fails with ``CI=true``."""
     found = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if found is None:
-        why = "Chromium is missing. On Debian or Ubuntu: sudo apt-get install --no-install-recommends chromium"
-        if os.environ.get("CI") == "true":
-            pytest.fail(f"CI needs it: {why}")
-        pytest.skip(why)
+        missing(ServerMissing("Chromium", "sudo apt-get install --no-install-recommends chromium"))
     return found
 
 
 def built() -> None:
     """Skip where the pages are not built; with ``CI=true`` fail."""
     if not (ROOT / "gateway/pages/index.html").exists():
-        why = "the pages are not built: make pages"
-        if os.environ.get("CI") == "true":
-            pytest.fail(why)
-        pytest.skip(why)
+        missing(ServerMissing("a build of the pages", "make pages"))
 
 
 @asynccontextmanager

@@ -251,10 +251,7 @@ async def test_axe_finds_nothing_by_day_and_by_night(stage: Shop, browser: Brows
     for colours in COLOURS:
         async with tab(browser, size, colours) as one:
             page = one.page
-            await page.goto(stage.edge.http)
-            await expect(page.get_by_text("ready")).to_be_visible()
-            await one.accessible("front")
-            await page.get_by_role("link", name="Console").click()
+            await page.goto(f"{stage.edge.http}/console/")
             await expect(page.get_by_label("Token")).to_be_visible()
             await one.accessible("sign-in")
             await at(page, stage)

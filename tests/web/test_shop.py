@@ -252,6 +252,40 @@ async def test_customers_see_nothing_of_each_other(shop: Shop, browser: Browser)
         await expect(page.get_by_role("navigation").get_by_role("link", name="Basket")).to_have_text("Basket")
 
 
+async def test_an_order_on_its_way_is_never_placed_by_who_comes_next(shop: Shop, browser: Browser) -> None:
+    lea, ned = await shop.person("lea"), await shop.person("ned")
+    await shop.sells("LAMP", stock=9)
+    async with tab(browser) as one:
+        page = one.page
+
+        async def hers_is_lost(route: Route) -> None:
+            mine = route.request.headers.get("authorization", "").endswith(ned.access)
+            await (route.continue_() if mine else route.abort())
+
+        await page.route("**/ecommerce/orders/", hers_is_lost)
+        await came(page, shop, lea)
+        await fills(page, "Some LAMP")
+        async with page.expect_event("requestfailed", lambda one: one.method == "POST"):
+            await page.get_by_role("button", name="Place the order").click()
+        # Before it is tried again, somebody else is in this tab.
+        await page.evaluate("token => { location.hash = `token=${token}` }", ned.access)
+        await expect(page.get_by_role("banner")).to_contain_text(ned.user)
+        await page.get_by_role("navigation").get_by_role("link", name="Articles").click()
+        order = await buys(page, "Some LAMP")
+        assert await placed(ned) == [order]
+        assert await placed(lea) == []
+
+
+async def test_a_link_makes_the_page_ask_no_other_path(shop: Shop, browser: Browser) -> None:
+    async with tab(browser) as one:
+        page = one.page
+        paths: list[str] = []
+        page.on("request", lambda one: paths.append(one.url))
+        await came(page, shop, await shop.person("pia"), "orders/..%2F..%2Faccounts%2Fusers%2Fme%3F")
+        await expect(page.get_by_text("You ordered nothing yet.")).to_be_visible()
+        assert [one for one in paths if one.endswith("?")] == []
+
+
 async def test_own_orders_come_in_pages_and_live(shop: Shop, browser: Browser) -> None:
     jan = await shop.person("jan")
     await shop.sells("NAIL", 5, stock=99)

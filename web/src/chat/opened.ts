@@ -35,6 +35,8 @@ export class Opened {
 
   private over = false;
   private filling = false;
+  /** Asked for once more while it was under way: that may have read before what is missing was said. */
+  private refill = false;
   private stops: (() => void)[] = [];
   private timers: Record<string, ReturnType<typeof setTimeout>> = {};
   private wrote = 0;
@@ -78,8 +80,13 @@ export class Opened {
 
   /** Fetch what is missing: the end of the room at first, then whatever came behind what we have. */
   async fill(): Promise<void> {
-    if (this.filling || this.over) return;
+    if (this.over) return;
+    if (this.filling) {
+      this.refill = true;
+      return;
+    }
     this.filling = true;
+    this.refill = false;
     try {
       for (let n = 0; ; n++) {
         const begin = this.timeline.top < 0 || n === MISSED;
@@ -97,7 +104,7 @@ export class Opened {
       this.filling = false;
     }
     // What came live while we asked may be behind another hole.
-    if (this.timeline.hole) this.later("fill", SOON, () => this.fill());
+    if (this.timeline.hole || this.refill) this.later("fill", this.refill ? 0 : SOON, () => this.fill());
   }
 
   /** Go back; true where there was more. */
@@ -109,9 +116,14 @@ export class Opened {
     return page.items.length > 0;
   }
 
-  /** Somebody sees the end: what is there is read, and what is far above is not looked at. */
-  seen(): void {
+  /** The end is shown, also in a tab that nobody looks at: what is far above is not. */
+  atEnd(): void {
     this.timeline.trim(MOST);
+  }
+
+  /** Somebody sees the end: what is there is read. */
+  seen(): void {
+    this.atEnd();
     if (this.room.value === undefined || this.room.value.role === "none" || this.timeline.top <= this.wasRead) return;
     this.later("read", SOON, async () => {
       const top = this.timeline.top;

@@ -1,7 +1,7 @@
 /** What was written and is not in the room yet: sent in the order typed, one at a time in a room, until it is. */
 import { effect, signal } from "@preact/signals";
 import { connected, link } from "../frame/live.ts";
-import { person } from "../frame/session.ts";
+import { ended, person } from "../frame/session.ts";
 
 export interface Sending {
   /** The client's own: what is sent again with it is the same message. */
@@ -43,6 +43,7 @@ class Failed extends Error {
 
 /** Ask the service by rpc; raises `Failed`. */
 export async function command(room: string, what: string, data: object): Promise<void> {
+  const by = person.value;
   let said: Answer;
   try {
     said = ((await connected().rpc(`chat/rooms/${room}/${what}`, data)) as { data: Answer }).data;
@@ -53,6 +54,7 @@ export async function command(room: string, what: string, data: object): Promise
   }
   if (said.error === "too_fast") {
     await pause((said.retry_after ?? 1) * 1000);
+    if (person.value !== by) throw new Failed("Whoever wrote this is not signed in here any more.", false);
     return command(room, what, data);
   }
   if (said.error) throw new Failed(WHY[said.error] ?? said.error, true);
@@ -74,17 +76,19 @@ export const outbox = signal<Sending[]>([]);
 const running = new Set<string>();
 let whose = "";
 
-// It outlives a reload of the tab, and belongs to whoever wrote it.
+// It outlives a reload of the tab, and a session that ended by itself. It belongs to whoever wrote it, and goes when they
+// sign out.
 effect(() => {
   if (person.value === whose) return;
   whose = person.value;
+  if (!whose && !ended.peek()) sessionStorage.removeItem(KEY);
   const kept = JSON.parse(sessionStorage.getItem(KEY) ?? "{}") as { whose?: string; items?: Sending[] };
   outbox.value = kept.whose === whose ? (kept.items ?? []) : [];
   for (const room of new Set(outbox.value.map((one) => one.room))) void run(room);
 });
 effect(() => {
   const items = outbox.value.filter((one) => one.state !== "sent");
-  sessionStorage.setItem(KEY, JSON.stringify({ whose, items }));
+  if (whose) sessionStorage.setItem(KEY, JSON.stringify({ whose, items }));
 });
 
 /** Returns false where too much waits already: nothing of it is taken then. */

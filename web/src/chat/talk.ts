@@ -66,7 +66,8 @@ export function Talk({ id }: { id: string }) {
     if (box === null || !held.current) return;
     box.scrollTop = box.scrollHeight;
     behind.value = 0;
-    if (!document.hidden) opened.seen();
+    if (document.hidden) opened.atEnd();
+    else opened.seen();
   }, [turn, sending.length, opened.room.value]);
 
   const older = async () => {

@@ -67,7 +67,10 @@ function useValues(rows: Row[], roll: Roll, draw: () => void): void {
       latest(row.device)
         .then(
           (found) => roll.latest(row.device, found),
-          () => setTimeout(() => (row.asked = false), AGAIN),
+          () => setTimeout(() => {
+            const now = roll.rows.get(row.device); // the registry's answer may have put another in its place
+            if (now) now.asked = false;
+          }, AGAIN),
         )
         .finally(() => {
           busy.n--;

@@ -1,6 +1,6 @@
 /** The HTTP API as any client has it: JSON in and out, problem+json where it goes wrong. */
 import { root } from "./root.ts";
-import { account, signOut, token } from "./session.ts";
+import { account, person, signOut, token } from "./session.ts";
 import { fresh } from "./tokens.ts";
 
 export { root };
@@ -19,15 +19,20 @@ export class Problem extends Error {
 }
 
 const AWAY = new Problem("the gateway does not answer; is it running?", 0, "away");
+const ANOTHER = new Problem("whoever asked this is not signed in here any more", 0, "another");
 
+/** What one person asks is never sent as another, who signed in meanwhile, and the answer is for nobody else. */
 export async function ask(method: string, path: string, body?: unknown, more: RequestInit = {}): Promise<Response> {
+  const by = person.value;
   let used = await fresh();
+  if (person.value !== by) throw ANOTHER;
   let answer = await sent(used, method, path, body, more);
   if (answer.status === 401 && account.value) {
     // Not at its end, and refused: taken back, or a clock was set.
     used = await fresh(used).catch(() => Promise.reject(AWAY));
-    if (used) answer = await sent(used, method, path, body, more);
+    if (used && person.value === by) answer = await sent(used, method, path, body, more);
   }
+  if (person.value !== by) throw ANOTHER;
   if (answer.ok) return answer;
   const told = await problem(answer);
   if (told.code.includes("token") && used && used === token.value) signOut(`That token is refused: ${told.message}`);

@@ -21,14 +21,15 @@ export interface View {
 
 const hash = signal(location.hash.slice(1));
 addEventListener("hashchange", () => (hash.value = location.hash.slice(1)));
+/**
+ * As a room or an order may be called. A link could say more, `..%2F` or `%3F`, and have this page ask another path, with
+ * the token of whoever followed it.
+ */
+const NAME = /^(?!\.*$)[A-Za-z0-9_.@:-]{1,64}$/;
 /** What the hash says behind its view and a slash: which of several. */
 export const rest = computed(() => {
   const text = hash.value.split("/")[1] ?? "";
-  try {
-    return decodeURIComponent(text);
-  } catch {
-    return text; // somebody typed it
-  }
+  return NAME.test(text) ? text : "";
 });
 
 const LINK = { live: ["good", "live"], connecting: ["warn", "connecting"], off: ["plain", "not connected"] } as const;

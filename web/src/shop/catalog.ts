@@ -3,6 +3,7 @@ import { signal } from "@preact/signals";
 import { useEffect } from "preact/hooks";
 import { call, Problem, reason } from "../frame/api.ts";
 import { subscribe } from "../frame/live.ts";
+import { person } from "../frame/session.ts";
 
 export interface Article {
   sku: string;
@@ -56,13 +57,14 @@ async function count(sku: string): Promise<void> {
 /** Load the catalog, and follow its prices while the view is there. */
 export function useCatalog(): void {
   useEffect(() => {
+    const by = person.value;
     list().then(
       () => {
         failed.value = "";
         loaded.value = true;
         for (const sku of articles.value.keys()) void count(sku); // anew: others buy too
       },
-      (error: unknown) => (failed.value = reason(error)),
+      (error: unknown) => person.value === by && (failed.value = reason(error)),
     );
     return subscribe(
       "ecommerce/catalog/+/priced",

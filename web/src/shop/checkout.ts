@@ -1,6 +1,7 @@
 /** The checkout: one order for one key, however often it is sent, until an answer is there. */
 import { signal } from "@preact/signals";
 import { call, Problem, reason } from "../frame/api.ts";
+import { person } from "../frame/session.ts";
 import { basket, empty, keep } from "./basket.ts";
 
 export interface Placed {
@@ -18,6 +19,8 @@ interface Sent {
 
 /** Pauses between tries, in ms; after the last one a person decides. */
 const PAUSES = [1000, 2000, 4000, 8000];
+/** How long an answer may take, in ms: over a connection that is silent nothing would ever come. */
+const PATIENCE = 60_000;
 /** How long the shop remembers a key, in ms, less an hour (ecommerce/limits.py, KEY_KEPT): later it is a new order. */
 const REMEMBERED = 23 * 3_600_000;
 
@@ -30,6 +33,7 @@ export const failed = signal("");
 /** Place what is in the basket, or ask what became of it; returns the order, or nothing where `failed` says why. */
 export async function place(method: string): Promise<string | undefined> {
   if (busy.value) return undefined;
+  const by = person.value;
   busy.value = true;
   failed.value = "";
   try {
@@ -42,7 +46,8 @@ export async function place(method: string): Promise<string | undefined> {
     empty();
     return order;
   } catch (error) {
-    failed.value = reason(error);
+    // Whoever is here now did not order it.
+    if (person.value === by) failed.value = reason(error);
     return undefined;
   } finally {
     busy.value = false;
@@ -50,14 +55,17 @@ export async function place(method: string): Promise<string | undefined> {
 }
 
 async function placed({ key, body, at }: Sent): Promise<Placed> {
+  const by = person.value;
   if (Date.now() - at > REMEMBERED) {
     kept.set();
     throw new Error("This order was sent too long ago to ask what became of it. Look at your orders before you order again.");
   }
   for (let tries = 0; ; tries++) {
     try {
-      return await call<Placed>("POST", "ecommerce/orders/", body, { headers: { "idempotency-key": key } });
+      const signal = AbortSignal.timeout(PATIENCE);
+      return await call<Placed>("POST", "ecommerce/orders/", body, { headers: { "idempotency-key": key }, signal });
     } catch (error) {
+      if (person.value !== by) throw error;
       const status = error instanceof Problem ? error.status : 0;
       // A refusal is an answer: nothing was ordered. Of all else nobody knows, so the same is sent again.
       if (status >= 400 && status < 500 && status !== 409 && status !== 429) {
@@ -67,6 +75,8 @@ async function placed({ key, body, at }: Sent): Promise<Placed> {
       const pause = PAUSES[tries];
       if (pause === undefined) throw error;
       await new Promise((done) => setTimeout(done, Math.max(pause, error instanceof Problem ? error.wait * 1000 : 0)));
+      // Another's order would be placed: it stays with who left, and is asked for when they are here again.
+      if (person.value !== by) throw error;
     }
   }
 }

@@ -1,13 +1,13 @@
 /** One's own orders, the newest first, each as it stands now. */
 import { signal } from "@preact/signals";
 import { html } from "htm/preact";
-import { useEffect } from "preact/hooks";
+import { useEffect, useMemo } from "preact/hooks";
 import { call, reason } from "../frame/api.ts";
 import { date } from "../frame/format.ts";
 import { rest } from "../frame/layout.ts";
 import { subscribe } from "../frame/live.ts";
 import { Badge, Empty, Failure, Table } from "../frame/parts.ts";
-import { me } from "../frame/session.ts";
+import { me, person } from "../frame/session.ts";
 import { titled, useCatalog } from "./catalog.ts";
 import { money } from "./money.ts";
 import { OneOrder } from "./order.ts";
@@ -19,6 +19,7 @@ const next = signal<string | null>(null);
 const failed = signal("");
 
 async function load(more = false): Promise<void> {
+  const by = person.value;
   const wanted = new URLSearchParams({ limit: String(LIMIT), after: (more && next.value) || "" });
   try {
     const page = await call<{ items: Order[]; next: string | null }>("GET", `ecommerce/orders/?${wanted}`);
@@ -26,7 +27,7 @@ async function load(more = false): Promise<void> {
     next.value = page.next;
     failed.value = "";
   } catch (error) {
-    failed.value = reason(error);
+    if (person.value === by) failed.value = reason(error);
   }
 }
 
@@ -40,14 +41,21 @@ function hear(topic: string, { order: status, payment, fulfilment, detail }: Tol
 
 function List() {
   useCatalog();
-  useEffect(() => {
+  // Before anything is drawn: they may be of who was here before.
+  useMemo(() => {
     orders.value = undefined;
-    return subscribe(
-      `ecommerce/orders/+/status/${me.value?.name}`,
-      ({ topic, data, at }) => hear(topic, data as Told, at),
-      (why) => (why ? (failed.value = why) : void load()),
-    );
+    next.value = null;
+    failed.value = "";
   }, []);
+  useEffect(
+    () =>
+      subscribe(
+        `ecommerce/orders/+/status/${me.value?.name}`,
+        ({ topic, data, at }) => hear(topic, data as Told, at),
+        (why) => (why ? (failed.value = why) : void load()),
+      ),
+    [],
+  );
   const found = orders.value;
   return html`<section aria-labelledby="orders">
     <div class="heading"><h2 id="orders">Your orders</h2></div>
