@@ -15,6 +15,7 @@ from typing import Any
 import websockets
 from websockets.asyncio.client import ClientConnection
 
+from gateway import limits
 from gateway.adapters.log import AppLog, Log
 from gateway.adapters.tokens import Verifier, issue
 from gateway.core.access import Principal
@@ -83,11 +84,12 @@ async def running_edge(
     verify: Verifier | None = None,
     rate: Rate = UNBOUNDED,
     connections_per_user: int = 0,
+    partitions: int = limits.PARTITIONS,
 ) -> AsyncIterator[Running]:
-    log = await Log.open(log_url, app_logs(topics))
+    log = await Log.open(log_url, app_logs(topics), partitions=partitions)
     edge = Edge(
         log,
-        Declared(topics),
+        Declared(topics, partitions),
         verify or verifier(),
         anonymous=anonymous,
         rate=rate,
@@ -130,7 +132,7 @@ class Client:
                         await self.connection.send("{}")
                     elif "push" in reply:
                         self.pushes.append(reply["push"])
-                    else:
+                    elif not self._replies[reply["id"]].done():  # or whoever asked waits no more
                         self._replies[reply["id"]].set_result(reply)
                 self._changed.set()
         except websockets.ConnectionClosed:

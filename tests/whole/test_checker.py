@@ -1,0 +1,151 @@
+"""The checkers of the whole find what is planted for them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import msgspec
+import pytest
+
+from devices.events import Window
+from tests.devices.ledger import Kept
+from tests.whole.checker import gap_faults, ledger_of, letter_faults, order_faults, window_faults
+from tests.whole.evidence import Letter, Told
+from tests.whole.stage import wait_of
+from tests.whole.talkers import View
+from tests.whole.watcher import Watcher
+
+
+def reading(seq: int) -> dict[str, Any]:
+    return {"boot": "b", "seq": seq, "ts": seq, "m": {"temp": seq}}
+
+
+def test_a_log_is_a_ledger_of_what_must_be_there() -> None:
+    made = ledger_of([("d", reading(1)), ("d", [reading(2), reading(3)]), ("d", {**reading(4), "ts": "noon"})])
+    assert [[one.seq for one in message.readings] for message in made.messages] == [[1], [2, 3]]
+    assert all(message.acknowledged for message in made.messages)
+
+
+@pytest.mark.parametrize(
+    ("first", "last", "told"),
+    [(1, 3, []), (2, 3, ["('d', 'b'): sent 1 to 3, and the run is (2, 3)"]), (1, 2, ["is (1, 2)"]), (0, 0, ["None"])],
+)
+def test_a_gap_that_nobody_can_count_is_found(first: int, last: int, told: list[str]) -> None:
+    runs = [{"device": "d", "boot": "b", "first": first, "last": last}] if first else []
+    found = gap_faults(ledger_of([("d", reading(n)) for n in (1, 2, 3)]), Kept([], [], [], runs))
+    assert len(found) == len(told)
+    assert all(one in fault for one, fault in zip(told, found, strict=True))
+
+
+WINDOWS: dict[str, Callable[[list[dict[str, Any]], list[Window]], object]] = {
+    "where 2 readings are from 1.0 to 3.0": lambda rows, told: rows[0].update(count=3),
+    "None, where 2 readings": lambda rows, told: rows.clear(),
+    "told are the revisions [0] of 2": lambda rows, told: told.pop(),
+    "told are the revisions [0, 1, 1] of 2": lambda rows, told: told.append(told[1]),
+    "was told last": lambda rows, told: told.__setitem__(1, msgspec.structs.replace(told[1], max=2.0)),
+    "nobody measured it": lambda rows, told: rows.append({**rows[0], "device": "e"}),
+}
+
+
+@pytest.mark.parametrize("said", WINDOWS)
+def test_a_window_that_no_readings_make_or_that_was_not_told_is_found(said: str) -> None:
+    key = {"device": "d", "metric": "temp"}
+    kept = Kept([{**key, "ts": 60_001, "value": 1.0}, {**key, "ts": 60_002, "value": 3.0}], [], [], [])
+    rows = [{**key, "start": 60_000, "count": 2, "least": 1.0, "most": 3.0, "revision": 2, "untold": False}]
+    first = Window(60_000, 120_000, 1, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, None, unusual=False)
+    told = [first, msgspec.structs.replace(first, count=2, max=3.0, revision=1)]
+    assert window_faults(kept, rows, [("d", "temp", one) for one in told]) == []
+    WINDOWS[said](rows, told)
+    assert any(said in fault for fault in window_faults(kept, rows, [("d", "temp", one) for one in told]))
+
+
+class Shop:
+    """Two orders, each with its key."""
+
+    def __init__(self) -> None:
+        self.placed = {"k1": "o1", "k2": "o2"}
+        self.orders = [{"id": "o1"}, {"id": "o2"}]
+        self.keys = [{"key": "k1"}, {"key": "k2"}]
+
+    def faults(self) -> list[str]:
+        return order_faults(self.placed, self.orders, self.keys)
+
+
+SHOP: dict[str, Callable[[Shop], object]] = {
+    "o2 was acknowledged and is there 0 times": lambda s: s.orders.pop(),
+    "o2 was acknowledged and is there 2 times": lambda s: s.orders.append({"id": "o2"}),
+    "o3 is there, and nobody was told": lambda s: s.orders.append({"id": "o3"}),
+    "o1 is what several keys became": lambda s: s.placed.update(k2="o1"),
+    "k2 is known 0 times": lambda s: s.keys.pop(),
+    "k1 is known 2 times": lambda s: s.keys.append({"key": "k1"}),
+    "k3 is known, and nobody was told": lambda s: s.keys.append({"key": "k3"}),
+}
+
+
+@pytest.mark.parametrize("told", SHOP)
+def test_an_order_that_is_not_there_once_is_found(told: str) -> None:
+    shop = Shop()
+    assert shop.faults() == []
+    SHOP[told](shop)
+    assert told in shop.faults()
+
+
+def test_only_planted_letters_are_good_and_they_say_why() -> None:
+    wrong = Letter("devices.storage", "rejected", "devices/d/telemetry", "1", "no number")
+    planted = {("devices.storage", "devices/d/telemetry", "rejected")}
+    assert letter_faults([wrong], planted) == []
+    assert "no dead letter tells of" in letter_faults([], planted)[0]
+    assert "a dead letter: " in letter_faults([wrong, msgspec.structs.replace(wrong, reason="timeout")], planted)[0]
+    assert "without an error" in letter_faults([msgspec.structs.replace(wrong, error="")], planted)[0]
+
+
+def entry(seq: int, id: str = "") -> dict[str, Any]:
+    return {"seq": seq, "id": id or f"m{seq}"}
+
+
+@pytest.mark.parametrize(
+    ("coming", "told"),
+    [
+        ([entry(1), entry(2), entry(1), entry(2), entry(3)], []),
+        ([entry(1), entry(3)], ["tea: 3 came after 1"]),
+        ([entry(1), entry(2), entry(1, "other")], ["tea: 1 came twice, and was not the same"]),
+    ],
+)
+def test_a_client_tells_of_a_hole_and_of_a_number_that_is_two_things(coming: list[Any], told: list[str]) -> None:
+    view = View("tea")
+    for one in coming:
+        view.take(one, live=True)
+    assert view.wrong == told
+
+
+@pytest.mark.parametrize(
+    ("shown", "notes", "faults"),
+    [
+        ("abc", "back\n", 0),
+        ("bcbc", "", 0),
+        ("ac", "", 1),
+        ("ab", "", 1),
+        ("acb", "", 1),
+        ("abcd", "", 1),
+        ("xabc", "", 1),
+        ("", "", 1),
+        ("abc", "note: t: something is missing here\n", 1),
+    ],
+)
+def test_what_a_watcher_missed_is_found(tmp_path: Path, shown: str, notes: str, faults: int) -> None:
+    out, noted = tmp_path / "out", tmp_path / "notes"
+    out.write_text("".join(f'{{"topic": "t", "id": "{id}"}}\n' for id in shown) + '{"topic": "t", "i')
+    noted.write_text(notes)
+    assert len(Watcher(["t"], out, noted).faults([Told("t", id, 0, None) for id in "abc"])) == faults
+
+
+@pytest.mark.parametrize(
+    ("status", "retryable", "asks_again"), [(503, True, True), (429, True, True), (409, False, False)]
+)
+def test_what_may_be_asked_again_is(status: int, retryable: bool, asks_again: bool) -> None:
+    body = msgspec.json.encode({"retryable": retryable, "status": status})
+    answer = httpx.Response(status, content=body, headers={"content-type": "application/problem+json"})
+    assert (wait_of(answer) >= 0) is asks_again

@@ -1,0 +1,90 @@
+"""The promise: all applications at work, every process killed in turn, and nothing is lost, doubled or made up."""
+
+from __future__ import annotations
+
+import os
+import random
+import sqlite3
+import time
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from tests.databases import new_database, postgres
+from tests.whole.load import load
+from tests.whole.stage import NAMES, SERVICES, whole
+
+#: Who dies at one moment: of each application one or two that know nothing of each other.
+ROUND: Final = (
+    ("accounts.users", "ecommerce.orders", "devices.storage", "chat.rooms"),
+    ("ecommerce.inventory", "ecommerce.shipping", "devices.registry"),
+    ("ecommerce.payments", "ecommerce.catalog", "devices.analytics"),
+    ("ecommerce.acquirer", "ecommerce.notifications", "devices.alerting"),
+)
+#: On PostgreSQL: an order, the stock it is of, a reading, a message.
+ON_POSTGRES: Final = ("ecommerce.orders", "ecommerce.inventory", "devices.storage", "chat.rooms")
+
+#: What would be wrong: a reading lost, a piece made up, a message gone, a key forgotten; and what is said of each.
+PLANTED: Final = {
+    "devices.storage": "DELETE FROM points WHERE seq = 2",
+    "ecommerce.inventory": "UPDATE stock SET on_hand = on_hand + 1 WHERE sku = 'TEA'",
+    "chat.rooms": "DELETE FROM log WHERE seq = 9",
+    "ecommerce.orders": "DELETE FROM keys WHERE key = (SELECT min(key) FROM keys)",
+}
+FOUND: Final = ("was acknowledged", "TEA: stock is not conserved", "the numbers are", "is known 0 times", "asked again")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1500)
+async def test_every_process_is_killed_in_turn_and_the_promise_holds(tmp_path: Path) -> None:
+    assert {name for names in ROUND for name in names} == SERVICES.keys()
+    async with whole(tmp_path) as stage, load(stage, 1) as everybody:
+        for n, names in enumerate(ROUND):
+            await everybody.kill(*names)
+            if n % 2:  # one that died waits up to ten seconds for its own lease: the next die meanwhile
+                await everybody.moves()
+        await everybody.kill("valkey", "edge", then="bridge")
+        await everybody.moves()
+        await everybody.kill("bridge", then="mosquitto")
+        await everybody.joins("d-late")
+        await everybody.ends()
+        assert await everybody.faults() == []
+        for group, statement in PLANTED.items():
+            with sqlite3.connect(stage.url_of(group).removeprefix("sqlite:///"), timeout=60) as database:
+                database.execute(statement)
+            database.close()
+        found = await everybody.faults()
+        assert [said for said in FOUND if not any(said in fault for fault in found)] == [], found
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1000)
+async def test_the_database_server_dies_and_the_promise_holds(tmp_path: Path) -> None:
+    with postgres() as server:
+        databases = {group: new_database(server, group.replace(".", "_")) for group in ON_POSTGRES}
+        async with whole(tmp_path, databases) as stage, load(stage, 2) as everybody:
+            await everybody.kill("ecommerce.orders", "devices.storage")
+            await everybody.kill_server(server)
+            await everybody.moves()
+            await everybody.ends()
+            assert await everybody.faults() == []
+
+
+@pytest.mark.soak
+async def test_whoever_dies_when_and_with_whom_the_promise_holds(tmp_path: Path) -> None:
+    """Some at one moment, by dice, for SOAK_SECONDS; FAULT_SEED throws the dice of a run again."""
+    seed = int(os.environ.get("FAULT_SEED") or random.randrange(2**32))
+    print(f"  · FAULT_SEED={seed}")  # noqa: T201 - a soak is watched
+    dice, until = random.Random(seed), time.monotonic() + float(os.environ.get("SOAK_SECONDS", "600"))
+    async with whole(tmp_path) as stage, load(stage, seed) as everybody:
+        while time.monotonic() < until:
+            left = sorted(NAMES)
+            dice.shuffle(left)
+            while left and time.monotonic() < until:
+                some, left = left[: (size := dice.randint(1, 4))], left[size:]
+                await everybody.kill(*some)
+                if dice.random() < 0.5:
+                    await everybody.moves()
+        await everybody.ends()
+        assert await everybody.faults() == [], f"FAULT_SEED={seed}"
