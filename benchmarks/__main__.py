@@ -18,11 +18,13 @@ from benchmarks import (
     endtoend,
     fanout,
     fanout_peers,
+    fleet,
     idle,
     ingest,
     loads,
     machine,
     results,
+    room,
     router,
     services,
     shop,
@@ -42,6 +44,8 @@ BENCHES: dict[str, Callable[[Path, bool], results.Section]] = {
     "services": services.run,
     "storm": storm.run,
     "shop": shop.run,
+    "fleet": fleet.run,
+    "room": room.run,
 }
 
 

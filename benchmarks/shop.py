@@ -11,8 +11,9 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -20,7 +21,7 @@ import httpx
 import msgspec
 import sqlalchemy as sa
 
-from benchmarks import machine
+from benchmarks import up
 from benchmarks.results import Row, Section
 from ecommerce.simulation import customer
 from gateway.adapters import embedded
@@ -45,8 +46,6 @@ _SKU: Final = "BENCH"
 _BODY: Final = b'{"lines":[{"sku":"BENCH","quantity":1}],"method":"card_ok"}'
 _LENGTH: Final = re.compile(rb"(?i)\r\ncontent-length: ([0-9]+)\r\n")
 _PAUSE: Final = 0.01
-#: Seconds within which whatever is waited for has happened.
-_WITHIN: Final = 60.0
 _BARE: Final = str(Path(__file__).with_name("shop_bare.py"))
 _CONFIG: Final = """\
 [gateway]
@@ -101,7 +100,7 @@ class Connections:
         self._idle: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
 
     async def post(self, path: str, token: str, body: bytes) -> bytes:
-        """Return the body of a 202."""
+        """Return the body of a success."""
         said = f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer {token}\r\n"
         said += f"Idempotency-Key: {uuid.uuid4()}\r\nContent-Length: {len(body)}\r\n\r\n"
         while self._idle and self._idle[-1][0].at_eof():  # it was closed meanwhile
@@ -111,7 +110,7 @@ class Connections:
         head = await reader.readuntil(b"\r\n\r\n")
         length = _LENGTH.search(head)
         answered = await reader.readexactly(int(length[1]) if length else 0)
-        if not head.startswith(b"HTTP/1.1 202 "):
+        if not head.startswith(b"HTTP/1.1 2"):
             raise RuntimeError(f"{head.decode()}{answered.decode()}")
         self._idle.append((reader, writer))
         return answered
@@ -182,7 +181,7 @@ class Shop:
 
     async def ended(self) -> Took:
         """Wait for the ends of all that were placed, and return when each was what."""
-        async with asyncio.timeout(_WITHIN):
+        async with asyncio.timeout(up.WITHIN):
             while self._follows and self.took.placed.keys() - self.took.completed.keys():
                 self._news.clear()
                 await self._news.wait()
@@ -195,7 +194,7 @@ class Shop:
         came = {"sku": _SKU, "quantity": quantity}
         for path, body in (f"/ecommerce/catalog/{_SKU}", offer), ("/ecommerce/inventory/receipts/1", came):
             (await self._http.put(path, json=body, headers=headers)).raise_for_status()
-        async with asyncio.timeout(_WITHIN):
+        async with asyncio.timeout(up.WITHIN):
             while True:  # until orders has heard of the price
                 try:
                     await self.place()
@@ -229,35 +228,6 @@ def books(data: Path) -> Books:
     return Books(**found)
 
 
-@contextmanager
-def _process(argv: Sequence[str], log: Path, env: dict[str, str], ready: str) -> Iterator[None]:
-    """Run ``argv`` on both cores until the block ends, from when ``ready`` answers."""
-    with log.open("wb") as out, subprocess.Popen(argv, stdout=out, stderr=out, env=env) as child:
-        os.sched_setaffinity(child.pid, {machine.SERVER_CORE, machine.GENERATOR_CORE})
-        try:
-            _until(child, log, ready)
-            yield
-        finally:
-            child.terminate()
-            try:
-                child.wait(_WITHIN)
-            except subprocess.TimeoutExpired:
-                child.kill()
-
-
-def _until(child: subprocess.Popen[bytes], log: Path, ready: str) -> None:
-    give_up = time.monotonic() + _WITHIN
-    while True:
-        try:
-            if httpx.get(ready, trust_env=False).status_code < 500:
-                return
-        except httpx.TransportError:
-            pass
-        if child.poll() is not None or time.monotonic() > give_up:
-            raise RuntimeError(f"it does not answer: {log.read_text()}")
-        time.sleep(0.05)
-
-
 @asynccontextmanager
 async def _shop(folder: Path, customers: int) -> AsyncIterator[Shop]:
     port, data = embedded.free_port(), folder / "data"
@@ -276,8 +246,9 @@ async def _shop(folder: Path, customers: int) -> AsyncIterator[Shop]:
         return subprocess.run([*cli, *words, *at], env=env, check=True, capture_output=True, text=True).stdout.strip()
 
     operator = said("token", "--role", "operator")
-    with _process([*cli, "up", *at], folder / "up.log", env, f"{origin}/accounts/users/.well-known/jwks.json"):
-        async with httpx.AsyncClient(base_url=origin, timeout=_WITHIN, trust_env=False) as http:
+    log = folder / "up.log"
+    with up.process([*cli, "up", *at], log, env, partial(up.ready, log), up.BOTH):
+        async with httpx.AsyncClient(base_url=origin, timeout=up.WITHIN, trust_env=False) as http:
             tokens = [await customer(http) for _ in range(customers)]
             shop, ready = Shop(http, operator, tokens), asyncio.Event()
             watching = asyncio.create_task(shop.watch(ready), name="watch")
@@ -304,8 +275,9 @@ async def bare(folder: Path, load: Load) -> tuple[Took, Took]:
     port, secret = embedded.free_port(), secrets.token_hex(32)
     token = issue(secret.encode(), Principal("user", "bench"), 3600, time.time())
     argv = [sys.executable, _BARE, str(port), str(folder / "bare.db"), secret]
-    with _process(argv, folder / "bare.log", dict(os.environ), f"http://127.0.0.1:{port}/"):
-        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=_WITHIN, trust_env=False) as http:
+    there = partial(up.answers, f"http://127.0.0.1:{port}/")
+    with up.process(argv, folder / "bare.log", os.environ, there, up.BOTH):
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=up.WITHIN, trust_env=False) as http:
             shop = Shop(http, "", [token], follows=False)
             await shop.place()
             await shop.ended()

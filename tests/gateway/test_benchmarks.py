@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import datetime
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import msgspec
 import pytest
 
-from benchmarks import edges, fanout_peers, idle, loads, orders, router, services, shop, storm, storm_load
+from benchmarks import edges, fanout_peers, fleet, idle, loads, orders, room, router, services, shop, storm, storm_load
 from benchmarks.fanout_peers import centrifugo, mosquitto, nats
 from benchmarks.orders import Order, Seen, Task
 from benchmarks.results import Row, Section, markdown
+from gateway.errors import ServerMissing
+from tests.servers import missing
 
 ROW = Row("a walk", "µs", (3.0, 1.5, 2.0), "1,000 filters", (1.0, 1.0, 2.0), "at most 1.5")
 
@@ -141,6 +145,25 @@ def test_a_shop_is_measured_from_placed_to_the_end(tmp_path: Path) -> None:
     paced, at_once = asyncio.run(shop.bare(tmp_path, shop.Load(20, 0.5, 20, 4)))
     assert (len(paced.answered), len(at_once.answered)) == (10, 20)
     assert min(paced.answers() + at_once.answers()) > 0
+
+
+def test_a_fleet_is_measured_and_a_lost_value_is_seen(tmp_path: Path) -> None:
+    try:
+        section = fleet.run(tmp_path, quick=True)
+    except ServerMissing as error:
+        missing(error)
+    assert all(row.ours[0] > 0 for row in section.rows)
+    load, data = fleet.Load(10, 20, 1), tmp_path / "fleet" / "data"
+    assert fleet.lost(data, load) == {"stored": 0, "windowed": 0, "evaluated": 0}
+    with closing(sqlite3.connect(data / "devices.storage.db")) as db, db:
+        db.execute("DELETE FROM points WHERE (device, metric, ts) = (SELECT device, metric, max(ts) FROM points)")
+    assert fleet.lost(data, load)["stored"] > 0
+
+
+def test_a_room_is_measured_and_everybody_hears_everything(tmp_path: Path) -> None:
+    loads.build()
+    section = room.run(tmp_path, quick=True)
+    assert all(row.ours[0] > 0 < row.theirs[0] for row in section.rows)
 
 
 def test_a_frame_is_taken_when_all_of_it_is_there() -> None:
