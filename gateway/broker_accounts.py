@@ -27,6 +27,10 @@ class Accounts:
         folder.mkdir(mode=0o700, exist_ok=True)
 
     @property
+    def _known(self) -> Path:
+        return self._folder / "by-hand.json"
+
+    @property
     def _passwords(self) -> list[str]:
         file = self._folder / "passwords"
         return file.read_text().splitlines() if file.exists() else []
@@ -42,11 +46,17 @@ class Accounts:
         return {**known, _BRIDGE: password}
 
     def of_a_registry(self, by_hand: Iterable[str]) -> list[str]:
-        """Return the lines of the file of passwords that are neither ``by_hand`` nor were at the last start."""
-        file, now = self._folder / "by-hand.json", sorted(by_hand)
-        ours = {*json.loads(kept(file, lambda: "[]")), *now}
-        write_secret(file, json.dumps(now))
+        """Return the lines of the file of passwords that are neither ``by_hand`` nor were at the last start.
+
+        Once that file is written with them, call `settle`: who dies before it finds here again whom a person removed.
+        """
+        ours = {*json.loads(kept(self._known, lambda: "[]")), *by_hand}
+        write_secret(self._known, json.dumps(sorted(ours)))
         return [line for line in self._passwords if line and line.partition(":")[0] not in ours]
+
+    def settle(self, by_hand: Iterable[str]) -> None:
+        """The file of passwords has these, and what is a registry's."""
+        write_secret(self._known, json.dumps(sorted(by_hand)))
 
     def grant(self, declared: Declared, topic_map: TopicMap) -> bool:
         """Write what each account may do; return whether it is something else than before.

@@ -11,7 +11,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext, suppress
 from functools import partial
 from itertools import groupby
 from pathlib import Path
@@ -134,7 +134,10 @@ class Up:
         starting = [partial(self._probed, probed[name], name, *words) for name in edges]
         starting = starting or [partial(self._process, "edge", (self._edge_door(port),), *words)]
         bridge = partial(self._probed, probed["bridge"], "bridge", "bridge")
-        await asyncio.gather(*(self._child(start) for start in (*starting, bridge)))
+        # Also where one fails nobody is left on the way: `stop` ends those that are there.
+        came = await asyncio.gather(*(self._child(start) for start in (*starting, bridge)), return_exceptions=True)
+        if failed := [one for one in came if isinstance(one, BaseException)]:
+            raise failed[0]
         self._children.sort(key=lambda child: child.name == "bridge")
         self._children += self._behind
         health = {name: f"http://127.0.0.1:{at}" for name, at in probed.items()}
@@ -187,15 +190,15 @@ class Up:
         self._declarations += 1
         for child in self._children:
             # Who is on the way has no ears yet: it is told when it is there.
-            if child.name not in _DEAF and child not in self._starting and child.alive:
-                os.kill(child.pid, signal.SIGHUP)
+            if child.name not in _DEAF and child not in self._starting:
+                child.tell(signal.SIGHUP)
 
     async def stop(self) -> None:
         """Stop every child, the last first, and equals at once: none drains into another. Nothing stays behind."""
         kinds = [[*equals] for _, equals in groupby(reversed(self._children), self._kind)]
         for equals in kinds:
             for child in equals:
-                child.terminate()
+                child.tell(signal.SIGTERM)
             if starting := [self._starting[child] for child in equals if child in self._starting]:
                 # One that ends meanwhile fails to start.
                 await asyncio.gather(*starting, return_exceptions=True)
@@ -230,15 +233,14 @@ class Up:
 
     def _grant(self, accounts: Accounts, declared: Declared, topic_map: TopicMap) -> None:
         broker = next(child for child in self._children if child.name == "mosquitto")
-        if accounts.grant(declared, topic_map) and broker.alive:
-            os.kill(broker.pid, signal.SIGHUP)
+        if accounts.grant(declared, topic_map):
+            broker.tell(signal.SIGHUP)
 
     async def _keep(self, child: Server, turns: asyncio.Semaphore) -> None:
         loop = asyncio.get_running_loop()
         told = ""
         if child in self._behind:
-            async with turns:
-                told = await self._failure(child)
+            told = await self._failure(child, turns)
         born, failures = loop.time(), 0
         while True:
             await asyncio.sleep(limits.LOOK_EVERY)
@@ -251,26 +253,29 @@ class Up:
             if not told:
                 self._say(f"{child.name} {last_words(child)}; starting it again")
             await asyncio.sleep(pause)
-            told = await self._failure(child, told)
+            told = await self._failure(child, turns, told)
             if not told:
-                self._say(f"{child.name} is back (process {child.pid})")
+                with suppress(ServerFailed):  # gone again: said at the next look
+                    self._say(f"{child.name} is back (process {child.pid})")
             born = loop.time()
 
-    async def _failure(self, child: Server, told: str = "") -> str:
+    async def _failure(self, child: Server, turns: asyncio.Semaphore, told: str = "") -> str:
         """Start ``child``; return why it failed, said where it was not ``told``, or nothing."""
-        declarations = self._declarations
-        starting = asyncio.create_task(asyncio.to_thread(child.start), name=f"start {child.name}")
-        self._starting[child] = starting
-        starting.add_done_callback(lambda _: self._starting.pop(child, None))
-        try:
-            # Who stops us waits for it: see `stop`.
-            await asyncio.shield(starting)
-        except ServerFailed as error:
-            if str(error) != told:
-                self._say(str(error))
-            return str(error)
+        # Also a service that is tried again: all of them at once would be too slow for each of them.
+        async with turns if child in self._behind else nullcontext():
+            declarations = self._declarations
+            starting = asyncio.create_task(asyncio.to_thread(child.start), name=f"start {child.name}")
+            self._starting[child] = starting
+            starting.add_done_callback(lambda _: self._starting.pop(child, None))
+            try:
+                # Who stops us waits for it: see `stop`.
+                await asyncio.shield(starting)
+            except ServerFailed as error:
+                if str(error) != told:
+                    self._say(str(error))
+                return str(error)
         if declarations != self._declarations and child.name not in _DEAF:
-            os.kill(child.pid, signal.SIGHUP)
+            child.tell(signal.SIGHUP)
         return ""
 
     async def _child(self, start: Callable[[], Server]) -> Server:
@@ -318,6 +323,7 @@ class Up:
                 f"without one, and marks no redelivery. For more: {missing.install}"
             )
             return server
+        accounts.settle(users)
         accounts.grant(self._declared, self._map)
         os.kill(server.pid, signal.SIGHUP)
         return server

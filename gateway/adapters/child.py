@@ -144,16 +144,16 @@ class Server:
                 raise self._failed()
             time.sleep(0.01)
 
-    def terminate(self) -> None:
-        """SIGTERM, and nothing waits: for several that end side by side."""
+    def tell(self, number: signal.Signals) -> None:
+        """Send it a signal, where it runs; nothing waits."""
         if self._child is not None:
-            self._child.send_signal(signal.SIGTERM)
+            self._child.send_signal(number)
 
     def stop(self) -> None:
         """SIGTERM, and SIGKILL after `limits.SERVER_STOP_WITHIN`; returns when the process is gone."""
         if self._child is None:
             return
-        self.terminate()
+        self.tell(signal.SIGTERM)
         try:
             self._child.wait(limits.SERVER_STOP_WITHIN)
         except subprocess.TimeoutExpired:

@@ -18,6 +18,7 @@ import msgspec
 from gateway import limits
 from gateway.adapters.child import Door, Plan, Server
 from gateway.errors import ServerMissing
+from gateway.secret_file import write_secret
 
 __all__ = [
     "Server",
@@ -76,9 +77,9 @@ def mosquitto(data: Path, *, users: Mapping[str, str], port: int | None = None, 
     port = port or free_port()
     folder = _folder(data)
     lines = [*(f"{name}:{mosquitto_hash(word)}" for name, word in users.items()), *hashed]
-    _secret(folder / "passwords", "".join(f"{line}\n" for line in lines))
-    _secret(folder / "acl", mosquitto_acl())
-    _secret(folder / "mosquitto.conf", mosquitto_conf(folder, port))
+    write_secret(folder / "passwords", "".join(f"{line}\n" for line in lines))
+    write_secret(folder / "acl", mosquitto_acl())
+    write_secret(folder / "mosquitto.conf", mosquitto_conf(folder, port))
     argv = (program, "-c", str(folder / "mosquitto.conf"))
     return Server(Plan("mosquitto", argv, folder, (Door(f"mqtt://127.0.0.1:{port}", port=port),)))
 
@@ -96,7 +97,7 @@ def iotcore(data: Path, *, users: Mapping[str, str], port: int | None = None, po
     folder = _folder(data)
     v5, v4 = port or free_port(), port_v4 or free_port()
     # By itself it listens on every address, without a password, and closes the connection above 20 KB.
-    _secret(folder / "rumqttd.toml", _rumqttd_toml(v5, v4, users))
+    write_secret(folder / "rumqttd.toml", _rumqttd_toml(v5, v4, users))
     # -P: a folder named `iotcore` where the user stands must not hide the wheel.
     argv = (sys.executable, "-P", "-c", _IOTCORE, str(folder / "rumqttd.toml"))
     doors = (Door(f"mqtt://127.0.0.1:{v5}", port=v5), Door(f"mqtt://127.0.0.1:{v4}", port=v4))
@@ -170,7 +171,7 @@ def _stream_server(name: str, program: str, data: Path, port: int | None, extra:
         "maxmemory-policy noeviction",
         *extra,
     ]
-    _secret(folder / f"{name}.conf", "\n".join(lines) + "\n")
+    write_secret(folder / f"{name}.conf", "\n".join(lines) + "\n")
     doors = [Door(f"unix://{path}", path=path, asks=b"PING\r\n", expects=b"+PONG")]
     if port:
         doors.append(Door(f"redis://127.0.0.1:{port}/0", port=port, asks=b"PING\r\n", expects=b"+PONG"))
@@ -222,8 +223,3 @@ def _program(name: str, install: str) -> str:
 def _folder(data: Path) -> Path:
     data.mkdir(mode=0o700, parents=True, exist_ok=True)
     return data.resolve()
-
-
-def _secret(path: Path, text: str) -> None:
-    path.touch(mode=0o600)
-    path.write_text(text)

@@ -50,8 +50,8 @@ class Asking:
 
     @property
     def origin(self) -> str:
-        """The gateway's address, as its services and clients reach it."""
-        return self._origin()
+        """The gateway's address, as its services and clients reach it; paths are put behind it."""
+        return self._origin().rstrip("/")
 
     async def ask(self, method: str, path: str, body: object, headers: Mapping[str, str], within: float) -> bytes:
         """See :func:`ask`."""

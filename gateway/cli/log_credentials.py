@@ -13,7 +13,7 @@ import typer
 
 from gateway import logs
 from gateway.adapters.log.rights import ROLES, access_list
-from gateway.cli.configuration import Config, gather
+from gateway.cli.configuration import Config, gather, password
 from gateway.cli.person import person
 from gateway.errors import Misconfigured
 from gateway.secret_file import write_secret
@@ -28,7 +28,8 @@ def run(
     """Write the log server's access list: edge, bridge, work and operator, each with keys and commands of its own.
 
     Start the server with `aclfile FOLDER/users.acl`; give each process log.username and log.password_file. What is
-    there is kept: remove a password file for a new one, then `ACL LOAD`. Run it again when applications change.
+    there is kept: remove a password file for a new one, then `ACL LOAD` as operator. Run it again when applications
+    change.
     """
     found = gather(config)
     hashes = {}
@@ -38,14 +39,17 @@ def run(
             file = folder / f"{role}.password"
             if not file.exists():
                 write_secret(file, secrets.token_urlsafe(32) + "\n")
-            hashes[role] = hashlib.sha256(file.read_text().strip().encode()).hexdigest()
+            word = password(f"the account of {role}", str(file))
+            if not word:
+                raise Misconfigured(f"{file} is empty", "remove it for a new password")
+            hashes[role] = hashlib.sha256(word.encode()).hexdigest()
         apps = [log.app for log in found.logs]
         write_secret(folder / "users.acl", access_list(found.settings.gateway.name, apps, hashes))
         if os.geteuid() == 0:
             # The server that root starts is another user by then, the one whom the folder belongs to.
             about = folder.stat()
             os.chown(folder / "users.acl", about.st_uid, about.st_gid)
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
         raise Misconfigured(f"{folder} is no folder for accounts: {error}", "name another") from None
     logs.configure()
     _audit.info("%s: wrote the access list of the log server in %s, for %d applications", person(), folder, len(apps))

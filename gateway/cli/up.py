@@ -28,6 +28,7 @@ from gateway.cli.reloading import Reload
 from gateway.cli.shown import Closed, printable, put
 from gateway.cli.tail import events
 from gateway.core.access import Principal
+from gateway.core.declared import Declared
 from gateway.errors import GatewayError, Misconfigured, Unavailable
 from gateway.secret_file import write_secret
 from gateway.settings import loopback
@@ -163,6 +164,8 @@ async def _show(found: Configuration, stop: asyncio.Event) -> None:
     try:
         async with aclosing(events(log, places, None, follow=True)) as coming:
             async for event in coming:
+                if own(found.declared, event.topic):
+                    continue
                 now = time.monotonic()
                 if event.topic.startswith(_BY_HAND) or pace.admit(now):
                     _say(event.line())
@@ -170,6 +173,15 @@ async def _show(found: Configuration, stop: asyncio.Event) -> None:
                     _say(f"          ... and {count} more events that are not shown; gateway tail shows all")
     finally:
         await log.close()
+
+
+def own(declared: Declared, topic: str) -> bool:
+    """Say whether ``topic`` is what a service tells itself, such as its timers: nobody may read or publish it."""
+    try:
+        one = declared.find(topic).topic
+    except GatewayError:
+        return False  # of before a reload
+    return not (one.read or one.write)
 
 
 async def _show_refused(found: Configuration, stop: asyncio.Event) -> None:

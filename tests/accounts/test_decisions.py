@@ -56,6 +56,7 @@ def test_an_account_is_refused_with_its_reason(password: str, name: str, phone: 
 
 def test_the_gateway_knows_users_viewers_and_operators() -> None:
     assert [forms.principal(role) for role in forms.ROLES] == ["user", "viewer", "operator", "operator"]
+    assert forms.principal("courier") == "user"  # type: ignore[arg-type]  # what a newer release wrote
 
 
 def test_waiting_grows_and_ends() -> None:

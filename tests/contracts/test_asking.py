@@ -216,7 +216,8 @@ def test_a_process_knows_origin_and_key_before_it_takes_an_event(tmp_path: Path)
         configured("shop.orders", ["shop.catalog"], "http://127.0.0.1:1", file)
     hashes = Settings(gateway=GatewayTable(data=str(tmp_path))).api_keys_file
     keep_api_key(hashes, "shop.orders", file)
-    assert configured("shop.orders", ["shop.catalog"], "http://127.0.0.1:1", file).origin == "http://127.0.0.1:1"
+    for written in ("http://127.0.0.1:1", "http://127.0.0.1:1/"):
+        assert configured("shop.orders", ["shop.catalog"], written, file).origin == "http://127.0.0.1:1"
     file.chmod(0o644)
     with pytest.raises(Misconfigured, match="read by others"):
         configured("shop.orders", ["shop.catalog"], "http://127.0.0.1:1", file)

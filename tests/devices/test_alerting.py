@@ -173,6 +173,18 @@ async def test_where_nothing_at_all_is_heard_one_alert_says_so(fleet: Fleet) -> 
             assert told[0].meta.ts > resolved
 
 
+async def test_where_no_device_is_left_nobody_is_unheard(fleet: Fleet) -> None:
+    async with fleet.gateway.database("devices.alerting") as db:
+        devices = list(await db.scalars(FLEET.select().where(FLEET.c.active.is_(True))))
+    async with ruled(fleet, "left", kind="silent", devices="left-*", after=0.2):
+        await fleet.says("left-1", (1, HOUR, 1))
+        assert (await fleet.gateway.events("devices/*/alerts/left", 1, within=WITHIN))[0].json(Alert).what == "firing"
+        for device in {*devices, "left-1"}:
+            await fleet.gateway.publish(f"devices/{device}/registered", {"state": "deleted"})
+        told = await fleet.gateway.events("devices/*/alerts/left", 2, within=WITHIN)
+        assert told[1].json(Alert).what == "resolved"
+
+
 async def of_all(fleet: Fleet, count: int) -> list[Alert]:
     """What was told of the fleet as one by the rule `cut`; the others of this file may tell of it too."""
     return [one.json(Alert) for one in await fleet.gateway.events("devices/*/alerts/cut", count, within=WITHIN)]

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
+
 from devices.app import app
 from devices.events import Alert, Window
 from tests.databases import new_database, postgres
 from tests.devices.fleet import HOUR, WITHIN, open_fleet
 
 
+@pytest.mark.timeout(400)  # forty seconds of work where the machine is busy
 async def test_a_fleet_on_postgresql() -> None:
     with postgres() as server:
         databases = {f"devices.{one.name}": new_database(server, f"devices_{one.name}") for one in app.services}

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
+import pytest
+
 from accounts.app import app as accounts
 from ecommerce.app import app as ecommerce
 from tests.databases import new_database, postgres
@@ -12,6 +14,7 @@ from tests.ecommerce.books import faults, read
 from tests.ecommerce.shop import WITHIN, open_shop, until
 
 
+@pytest.mark.timeout(400)  # forty seconds of work where the machine is busy
 async def test_a_rush_on_postgresql(tmp_path: Path) -> None:
     groups = [f"{app.name}.{service.name}" for app in (accounts, ecommerce) for service in app.services]
     with postgres() as server:

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import cast
 
 import msgspec
 
-from gateway.adapters.log import AppLog, Log
+from gateway.adapters.log import AppLog, Batch, Log
 from gateway.adapters.log.entry import position
 from gateway.adapters.log.keys import log_key
-from gateway.adapters.log.link import Link
-from gateway.adapters.log.resp import Lost, Reply, Wire
-from gateway.adapters.log.writer import Answer, Batch, Writer
+from gateway.adapters.log.link import Script
+from gateway.adapters.log.resp import Lost, Wire, pack
+from gateway.adapters.log.writer import Answer, Writer
+from gateway.adapters.log.writer import Batch as Written
 from gateway.core.event import Appended, Draft, Event, Meta, Partition, Position
 from gateway.core.resume import Epochs
+from gateway.edge.feed import Feed
 from gateway.errors import GatewayError
 from tests.faults.log_checker import CONTROL, Story
 
@@ -134,7 +137,7 @@ class IgnoresReplicas(Writer):
 class NewestFirst(Writer):
     """What was refused comes after what is newer."""
 
-    async def _send(self, batch: Batch) -> list[Answer]:
+    async def _send(self, batch: Written) -> list[Answer]:
         try:
             return await super()._send(batch)
         except GatewayError:
@@ -153,7 +156,7 @@ class NewestFirst(Writer):
 class NewIdPerTry(Writer):
     """Gives an event a new id when it is sent again."""
 
-    async def _send(self, batch: Batch) -> list[Answer]:
+    async def _send(self, batch: Written) -> list[Answer]:
         try:
             return await super()._send(batch)
         except Lost:
@@ -169,16 +172,29 @@ class NewIdPerTry(Writer):
 class TakesSilenceForYes(Writer):
     """Takes a lost reply for a yes."""
 
-    async def _send(self, batch: Batch) -> list[Answer]:
+    async def _send(self, batch: Written) -> list[Answer]:
         try:
             return await super()._send(batch)
         except Lost:
             return [Appended(Position(0, 0), draft.event.id) for _, drafts in batch for draft in drafts]
 
 
-async def open_epoch_unasked(link: Link) -> Reply:
-    """What `epoch.lua` would be without its comparison."""
-    found = await link.ask("XREVRANGE", log_key(P), "+", "-", "COUNT", 1)
-    ((top, _),) = cast("list[tuple[bytes, list[bytes]]]", found)
-    at = position(top)
-    return await link.ask("XADD", log_key(P), f"{at.epoch + 1}-{at.offset + 1}", "ctl", "epoch")
+class OpensUnasked(Script):
+    """`epoch.lua` without its comparison."""
+
+    def __init__(self) -> None:
+        super().__init__("epoch")
+        compares = b"if exists and known[1] == replid then"
+        assert compares in self.text
+        self.text = self.text.replace(compares, b"if false then")
+        self.sha = hashlib.sha1(self.text, usedforsecurity=False).hexdigest()
+        self.load = pack("SCRIPT", "LOAD", self.text)
+
+
+class KeepsOldEpochs(Feed):
+    """Takes no note of an epoch that was opened."""
+
+    async def _take(self, batch: Batch, position: Position) -> None:
+        if batch.opened is not None:
+            batch.opened = self.epochs
+        await super()._take(batch, position)

@@ -6,15 +6,17 @@ import asyncio
 import functools
 import os
 import signal
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
-import redis.asyncio as client
+import redis.asyncio as redis
 
 from gateway.adapters.embedded import Server, free_port
-from gateway.adapters.log import Log
+from gateway.adapters.log import Log, epochs
 from gateway.adapters.log.writer import Writer
+from gateway.core.declared import Topic
 from gateway.core.event import Position
 from gateway.errors import StorageFull, Unavailable
 from tests.contracts.log_running import draft
@@ -22,19 +24,23 @@ from tests.faults.log_checker import complaints
 from tests.faults.log_load import (
     AcknowledgesEarly,
     IgnoresReplicas,
+    KeepsOldEpochs,
     Load,
     NewestFirst,
     NewIdPerTry,
+    OpensUnasked,
     P,
     TakesSilenceForYes,
-    open_epoch_unasked,
     running,
     story,
 )
 from tests.faults.proxy import Proxy, proxy
+from tests.gateways import client, running_edge, token
 from tests.servers import eventually
 
 Start = Callable[..., Server]
+#: What `Load` publishes, under its keys.
+WATCHED = Topic(pattern="devices/{device}/x", key="devices/{device}", read=("user",))
 
 
 # --- kill -9 --------------------------------------------------------------------------------------------------------
@@ -93,42 +99,55 @@ async def test_a_writer_that_acknowledges_early_is_found(fresh_log_server: Start
 
 
 @asynccontextmanager
-async def _failing_over(
+async def _replicated(
     start: Start, durability: str, writer: type[Writer] = Writer
-) -> AsyncIterator[tuple[Log, Load]]:
-    """Load on a master whose replica hears it no more; then the master dies, and the replica takes its place.
+) -> AsyncIterator[tuple[Log, Load, str, Callable[[], Awaitable[None]]]]:
+    """Load on a master with a replica; the url of whichever of them is the master, and what fails over.
 
-    The replica lags by a deaf proxy: one that is stopped still finds megabytes in its socket when it goes on.
+    Before, the replica hears its master no more. It lags by a deaf proxy: one that is stopped still finds megabytes in
+    its socket when it goes on.
     """
     master = start(port=free_port(), extra=["repl-diskless-sync-delay 0"])
     there = f"redis://127.0.0.1:{master.port}"
     async with proxy(there) as behind, proxy(there) as between:
         replica = start(port=free_port(), extra=[f"replicaof 127.0.0.1 {behind.port}"])
-        second = client.Redis(port=replica.port)
+        second = redis.Redis(port=replica.port)
         await eventually(functools.partial(_linked, second))
         async with running(between.url, writer, durability=durability) as log:
             load = Load(log)
             await load.watch()
             load.pour()
             await eventually(lambda: len(load.acknowledged) > 300)
-            behind.swallow = True
-            have = len(load.acknowledged)
-            if durability == "replica" and writer is Writer:
-                # Now nothing is acknowledged any more, while the master still stores.
-                swallowed = behind.swallowed
-                await eventually(lambda: behind.swallowed > swallowed + 1_000)
-            else:
-                await eventually(lambda: len(load.acknowledged) > have + 1_000)
-            await asyncio.to_thread(master.kill)
-            await second.replicaof("NO", "ONE")
-            between.to = f"redis://127.0.0.1:{replica.port}"
-            between.cut()
-            yield log, load
+
+            async def fail() -> None:
+                behind.swallow = True
+                have = len(load.acknowledged)
+                if durability == "replica" and writer is Writer:
+                    # Now nothing is acknowledged any more, while the master still stores.
+                    swallowed = behind.swallowed
+                    await eventually(lambda: behind.swallowed > swallowed + 1_000)
+                else:
+                    await eventually(lambda: len(load.acknowledged) > have + 1_000)
+                await asyncio.to_thread(master.kill)
+                await second.replicaof("NO", "ONE")
+                between.to = f"redis://127.0.0.1:{replica.port}"
+                between.cut()
+
+            yield log, load, between.url, fail
             await load.end()
         await second.aclose()
 
 
-async def _linked(replica: client.Redis) -> bool:
+@asynccontextmanager
+async def _failing_over(
+    start: Start, durability: str, writer: type[Writer] = Writer
+) -> AsyncIterator[tuple[Log, Load]]:
+    async with _replicated(start, durability, writer) as (log, load, _, fail):
+        await fail()
+        yield log, load
+
+
+async def _linked(replica: redis.Redis) -> bool:
     return bool((await replica.info("replication"))["master_link_status"] == "up")
 
 
@@ -162,6 +181,41 @@ async def test_what_a_failover_takes_is_announced(fresh_log_server: Start) -> No
         assert not any(table.continuous(at) for at in gone)
 
 
+async def _returned(start: Start) -> tuple[dict[str, Any], Position]:
+    """What an edge, there all the while, answers a client who had seen what the failover took; and where that was."""
+    async with (
+        _replicated(start, "disk") as (log, load, url, fail),
+        running_edge(url, [WATCHED], partitions=1) as edge,
+        client(edge.ws, token()) as alice,
+        client(edge.ws, token()) as bob,
+    ):
+        assert "subscribe" in await alice.ask("subscribe", channel="devices/1/x")
+        await fail()
+        await eventually(lambda: log.counters.epoch_changes == 2)
+        current = (await log.epochs(P)).current
+        gone = max(at for at in load.acknowledged.values() if at.epoch != current)
+        # Other events stand by now where those were.
+        await eventually(lambda: max(load.acknowledged.values()).offset > gone.offset)
+        await load.settle()
+        top = max(load.acknowledged.values()).offset
+        await eventually(lambda: edge.edge.readers.feed(P).position.offset >= top)
+        where = {"epoch": str(gone.epoch), "offset": gone.offset}
+        return (await bob.ask("subscribe", channel="devices/1/x", recover=True, **where))["subscribe"], gone
+
+
+async def test_who_saw_what_a_failover_took_is_told(fresh_log_server: Start) -> None:
+    answer, gone = await _returned(fresh_log_server)
+    assert answer["was_recovering"]
+    assert not answer.get("recovered", False)
+    assert int(answer["epoch"]) > gone.epoch
+
+
+async def test_an_edge_that_keeps_old_epochs_is_found(fresh_log_server: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gateway.edge.readers.Feed", KeepsOldEpochs)
+    answer, _ = await _returned(fresh_log_server)
+    assert answer["recovered"]
+
+
 async def test_a_writer_that_does_not_look_at_the_replicas_is_found(fresh_log_server: Start) -> None:
     async with _failing_over(fresh_log_server, "replica", IgnoresReplicas) as (log, load):
         await eventually(lambda: log.counters.epoch_changes == 2)
@@ -172,7 +226,7 @@ async def test_a_writer_that_does_not_look_at_the_replicas_is_found(fresh_log_se
 async def test_without_a_replica_nothing_is_acknowledged(fresh_log_server: Start) -> None:
     master = fresh_log_server(port=free_port(), extra=["repl-diskless-sync-delay 0"])
     replica = fresh_log_server(port=free_port(), extra=[f"replicaof 127.0.0.1 {master.port}"])
-    async with client.Redis(port=replica.port) as second:
+    async with redis.Redis(port=replica.port) as second:
         await eventually(functools.partial(_linked, second))
     async with running(master.url, durability="replica") as log:
         os.kill(replica.pid, signal.SIGSTOP)
@@ -200,7 +254,7 @@ async def test_without_a_replica_nothing_is_acknowledged(fresh_log_server: Start
 
 
 async def _filled(server: Server, log: Log, load: Load) -> None:
-    async with client.Redis.from_url(server.url) as raw:
+    async with redis.Redis.from_url(server.url) as raw:
         load.pour()
         await eventually(lambda: len(load.acknowledged) > 200)
         for _ in range(3):
@@ -239,22 +293,26 @@ async def test_a_writer_that_sends_newer_first_is_found(fresh_log_server: Start)
 # --- two writers ----------------------------------------------------------------------------------------------------
 
 
+async def _four_lives(server: Server, *loads: Load) -> None:
+    for load in loads:
+        load.pour()
+    for _ in range(3):
+        await asyncio.to_thread(server.kill)
+        await asyncio.to_thread(server.start)
+        have = [len(load.acknowledged) for load in loads]
+        await eventually(
+            lambda have=have: all(len(load.acknowledged) > n + 200 for load, n in zip(loads, have, strict=True))
+        )
+    for load in loads:
+        await load.settle()
+
+
 async def test_two_writers_open_one_epoch_per_life_and_reuse_no_offset(fresh_log_server: Start) -> None:
     server = fresh_log_server()
     async with running(server.url) as one, running(server.url) as two:
         loads = Load(one, name="a"), Load(two, name="b")
-        for load in loads:
-            load.pour()
-        for life in range(3):
-            await asyncio.to_thread(server.kill)
-            await asyncio.to_thread(server.start)
-            have = [len(load.acknowledged) for load in loads]
-            await eventually(
-                lambda have=have: all(len(load.acknowledged) > n + 200 for load, n in zip(loads, have, strict=True))
-            )
-            assert one.counters.epoch_changes + two.counters.epoch_changes == life + 2
-        for load in loads:
-            await load.settle()
+        await _four_lives(server, *loads)
+        assert one.counters.epoch_changes + two.counters.epoch_changes == 4
         # Between two writers there is no order; each keeps its own.
         for load in loads:
             mine = await story(one, load, lives=4, doubles=True)
@@ -264,12 +322,17 @@ async def test_two_writers_open_one_epoch_per_life_and_reuse_no_offset(fresh_log
             await load.end()
 
 
-async def test_an_epoch_opened_without_comparing_is_found(fresh_log_server: Start) -> None:
+async def test_two_writers_that_open_epochs_without_comparing_are_found(
+    fresh_log_server: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(epochs, "EPOCH", OpensUnasked())
     server = fresh_log_server()
-    async with running(server.url) as log:
-        await open_epoch_unasked(log._writes["devices"])
-        load = Load(log)
-        assert "epochs" in complaints(await story(log, load))
+    async with running(server.url) as one, running(server.url) as two:
+        loads = Load(one, name="a"), Load(two, name="b")
+        await _four_lives(server, *loads)
+        assert "epochs" in complaints(await story(one, *loads, lives=4, doubles=True))
+        for load in loads:
+            await load.end()
 
 
 # --- a request or a reply lost --------------------------------------------------------------------------------------

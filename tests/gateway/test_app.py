@@ -7,6 +7,7 @@ import pytest
 
 from gateway import limits
 from gateway.app import App, Issuer, Promise, declare, decoders, mapping, promises, trusting
+from gateway.cli.configuration import gather
 from gateway.core.declared import Topic
 from gateway.errors import Misconfigured
 from gateway.settings import Settings, load
@@ -22,6 +23,7 @@ def cbor(data: bytes) -> bytes:
     return data
 
 
+ROOT = Path(__file__).parents[2]
 PLANT = App("plant", [Topic(pattern="plant/{line}/speed", mqtt="in")])
 DEVICES = """
 [[topics]]
@@ -201,3 +203,9 @@ def test_the_keys_of_an_application_are_taken_from_the_gateway_s_own_address(tmp
         trusting(settings(tmp_path, '[gateway]\norigin = "http://edge:8080"'), apps)
     with pytest.raises(Misconfigured, match="issuer 'people' is there twice"):
         trusting(settings(tmp_path, '[gateway]\norigin = "http://127.0.0.1:8080"'), [*apps, *apps])
+
+
+@pytest.mark.parametrize("some", ["", "accounts.app:app,ecommerce.app:app", "chat.app:app", "examples.a_service:app"])
+def test_the_file_of_the_repository_goes_with_some_of_its_applications_too(some: str) -> None:
+    found = gather(ROOT / "gateway.toml", {"GATEWAY_APPS": some})
+    assert {"try/#", "rooms/{room}/messages"} < {topic.pattern for topic in found.declared}

@@ -119,5 +119,6 @@ async def test_the_broker_denies_by_delivery(mosquitto: Callable[[], Server]) ->
         await eventually(lambda: f"devices/{DEVICE}/commands/stop" in got, within=30)
         assert set(got) == {f"devices/{DEVICE}/commands/stop"}
     with connected(broker, "") as (_, says, _):
-        assert says("try/secret") == NOT_AUTHORIZED
+        others = ("try/secret", f"devices/{DEVICE}/status", f"devices/{DEVICE}/telemetry", "plant/x")
+        assert [says(topic) for topic in others] == [NOT_AUTHORIZED] * 4
         assert says("try/x") < 0x80

@@ -1,6 +1,7 @@
 """The client against a peer that follows a script: what no honest broker sends, and exactly how bytes are cut."""
 
 import asyncio
+import socket
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -111,6 +112,21 @@ async def test_packets_may_come_in_any_pieces() -> None:
         line.data_received(data[:cut])
         line.data_received(data[cut:])
         assert [(m.packet_id, len(m.payload)) for batch in batches for m in batch] == [(1, 1), (2, 200), (3, 1)]
+
+
+async def test_small_packets_do_not_wait_for_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    found: list[socket.socket] = []
+
+    class Seen(connection.Connection):
+        def connection_made(self, transport: asyncio.BaseTransport) -> None:
+            # As on loops that leave it alone: asyncio's own sets it where it knows that this is TCP.
+            found.append(transport.get_extra_info("socket"))
+            found[0].setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 0)
+            super().connection_made(transport)
+
+    monkeypatch.setattr("gateway.adapters.mqtt.client.Connection", Seen)
+    async with peer() as script, Bridge(script).client:
+        assert found[0].getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
 async def test_acknowledgements_of_one_turn_leave_in_one_write() -> None:

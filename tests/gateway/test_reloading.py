@@ -24,13 +24,13 @@ from gateway import limits
 from gateway.adapters import embedded
 from gateway.cli.configuration import Configuration, gather
 from gateway.cli.reloading import Reload, fixed
-from gateway.errors import Misconfigured, Unavailable
+from gateway.errors import Misconfigured, ServerMissing, Unavailable
 from tests.contracts import log_running
 from tests.deploy.compose import ROOT
 from tests.gateway.test_cli import CONFIG, ENV, PROGRAM, Place, edge
 from tests.gateway.test_cli_services import SHOP, working
 from tests.gateways import client
-from tests.servers import eventually
+from tests.servers import eventually, missing
 
 VOTES = '[[topics]]\npattern = "rooms/{room}/votes"\nwrite = ["user"]\nread = ["anyone"]\n'
 
@@ -267,7 +267,7 @@ async def test_everything_on_one_machine_follows_one_command(tmp_path: Path) -> 
     with up(tmp_path) as process:
         await eventually(lambda: "Try next" in said() or process.poll() is not None, within=90)
         if "(mosquitto)" not in said():
-            pytest.skip("rights of accounts need mosquitto: apt install mosquitto")
+            missing(ServerMissing("mosquitto", "apt install mosquitto"))  # rights of accounts need it
         bed, other = device("bed-1", "a password"), device("bed-2", "another")
         try:
             (tmp_path / "gateway.toml").write_text(OWN + "[[topics]]" + OPENED.replace('mqtt = "in"', 'mqtt = "up"'))

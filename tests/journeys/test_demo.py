@@ -65,6 +65,7 @@ async def test_the_demo_is_a_shop_a_fleet_and_a_chat_that_survive_its_death(tmp_
         await demo.up()
         assert re.search(r"viewer +ey\S+\.\S+\.\S+", demo.said)
         what_it_says_works(demo)
+        await eventually(lambda: "  try/hello  hello, world" in demo.said, 60)  # a first publish does not vanish
         await eventually(lambda: "services are ready" in demo.said or demo.dead(), WHOLE_WITHIN)
         assert demo.said.index("Try next") < demo.said.index("services are ready")
         with asked(demo) as http:
@@ -148,6 +149,7 @@ async def test_without_mosquitto_the_fleet_has_accounts_made_before(tmp_path: Pa
     try:
         await demo.up()
         assert "(iotcore)" in demo.said
+        assert "It keeps nothing across a restart" in demo.said
         await eventually(lambda: re.search(r"  devices/\S+/telemetry  ", demo.said) or demo.dead(), WHOLE_WITHIN)
     finally:
         # While services are still coming.

@@ -17,8 +17,12 @@ import pytest
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 
 from gateway.adapters import embedded
+from gateway.errors import ServerMissing
 from tests.journeys.running_up import STARTED_WITHIN, Up, gone
-from tests.servers import eventually
+from tests.servers import eventually, missing
+
+#: What an anonymous publisher and the rights of accounts need.
+MOSQUITTO = ServerMissing("mosquitto", "apt install mosquitto")
 
 
 @pytest.fixture
@@ -85,7 +89,7 @@ async def test_a_newcomer_sees_a_first_event(up: Up) -> None:
 async def test_every_death_heals_and_a_subscriber_misses_nothing(up: Up) -> None:
     await up.up()
     if "(mosquitto)" not in up.said:
-        pytest.skip("an anonymous publisher needs mosquitto: apt install mosquitto")
+        missing(MOSQUITTO)
     watching = up.start("sub", "try/numbers")
     await up.watched(1)
     seen: list[str] = []
@@ -131,7 +135,7 @@ async def test_own_topics_take_the_words_of_a_device(tmp_path: Path) -> None:
         ready = demo.found(r"health +bridge: (\S+)")
         await eventually(lambda: httpx.get(ready).text == "ok\n", 60)
         if "(mosquitto)" not in demo.said:
-            pytest.skip("rights of accounts need mosquitto: apt install mosquitto")
+            missing(MOSQUITTO)
         device = mqtt.Client(CallbackAPIVersion.VERSION2, protocol=MQTTProtocolVersion.MQTTv5)
         device.username_pw_set("room-01", "a word")
         device.connect("127.0.0.1", demo.broker_port)

@@ -17,7 +17,7 @@ _OWN: Final[dict[Role, tuple[str, ...]]] = {
     "operator": ("*",),
 }
 #: What calls and scripts use; a script has the rights of who calls it. No EVAL of other text than SCRIPT LOAD took, no
-#: KEYS, FLUSHALL, CONFIG SET, DEBUG, SHUTDOWN, REPLICAOF, ACL, and nothing else that is not here.
+#: KEYS, FLUSHALL, CONFIG SET, DEBUG, SHUTDOWN, REPLICAOF, ACL SETUSER, and nothing else that is not here.
 _COMMANDS: Final = (
     "client|setname config|get evalsha info script|load time wait "
     "get getdel getrange exists set del "
@@ -37,8 +37,10 @@ def access_list(gateway: str, apps: Iterable[str], passwords: Mapping[Role, str]
     commands = " ".join(f"+{word}" for word in _COMMANDS)
     lines = ["user default on nopass resetkeys resetchannels -@all +ping"]
     for role in ROLES:
+        # Somebody has to, for a new file to be read: it holds what was written here, and nothing that a client says.
+        more = " +acl|load" if role == "operator" else ""
         # The letters of no topic are the gateway's own partition 0.
         own = [f"~{{{gateway}}}:{name}" for name in _OWN[role]] + [f"~{{{gateway}.0}}*"]
         keys = [*own, *(f"~{{{app}.*}}*" for app in sorted(apps))]
-        lines.append(f"user {role} on #{passwords[role]} resetchannels -@all {commands} {' '.join(keys)}")
+        lines.append(f"user {role} on #{passwords[role]} resetchannels -@all {commands}{more} {' '.join(keys)}")
     return "\n".join(lines) + "\n"
