@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
@@ -126,6 +127,8 @@ class Server:
         for door in self._plan.doors:
             if door.port and _taken(door.port):
                 raise ServerFailed(f"port {door.port} of {self.name} is taken", "choose another, or end its owner")
+            if door.path:
+                Path(door.path).parent.mkdir(mode=0o700, exist_ok=True)
         with self.log.open("wb") as log:
             launch = [sys.executable, "-I", "-S", "-c", _LAUNCH, str(os.getpid()), *self._plan.argv]
             # A session of its own: Ctrl-C in a terminal must reach the gateway, which stops its servers last.
@@ -158,6 +161,11 @@ class Server:
             self._child.wait(limits.SERVER_STOP_WITHIN)
         except subprocess.TimeoutExpired:
             self.kill()
+        for place in (Path(door.path) for door in self._plan.doors if door.path):
+            if place.parent != self.data:  # a folder for a socket whose own had too long a name
+                place.unlink(missing_ok=True)
+                with suppress(OSError):
+                    place.parent.rmdir()
 
     def kill(self) -> None:
         """SIGKILL, as a crash would; returns when the process is gone."""

@@ -57,9 +57,15 @@ def test_further_lines_of_configuration_win(fresh_log_server: Callable[..., Serv
         assert client.config_get("appendfsync")["appendfsync"] == "everysec"
 
 
-def test_a_folder_with_a_long_name_still_gets_a_socket(tmp_path: Path) -> None:
-    with embedded.valkey(tmp_path / ("long" * 30)) as server, redis_client.Redis.from_url(server.url) as client:
-        assert client.ping()
+def test_a_folder_with_a_long_name_still_gets_a_socket_which_is_gone_afterwards(tmp_path: Path) -> None:
+    with embedded.valkey(tmp_path / ("long" * 30)) as server:
+        place = Path(server.doors[0].path)
+        for end in (server.kill, server.stop):
+            with redis_client.Redis.from_url(server.url) as client:
+                assert client.ping()
+            end()
+            server.start()
+    assert not place.parent.exists()
 
 
 def test_configuration_files_are_for_the_owner_alone(mosquitto: Callable[[], Server]) -> None:
