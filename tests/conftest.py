@@ -72,3 +72,8 @@ def _started(running: ExitStack, start: Callable[[], Server]) -> Server:
         return running.enter_context(start())
     except ServerMissing as error:
         missing(error)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What takes longest begins first, so that one of several workers is not left with it at the end."""
+    items.sort(key=lambda item: "whole" not in item.path.parts)

@@ -145,10 +145,10 @@ async def look(asked: Look, context: Context) -> None:
     heard = await db.scalar(select(func.max(FLEET.c.seen)).where(FLEET.c.active.is_(True)))
     watch = watched(asked.watch, now, heard or 0, every)
     context.later(every, f"devices/alerting/rules/{name}/look", Look(asked.version, watch))
-    if heard is None:
-        return
     old = (await _conditions(db, [ALL])).get((name, ALL)) or Condition()
-    new = stepped(old, heard_of_all(watch, rule.after), now, watch.heard)
+    # Where no device may come in, there is nobody to be heard.
+    saw = "calm" if heard is None else heard_of_all(watch, rule.after)
+    new = stepped(old, saw, now, watch.heard)
     _tell(context, name, rule, ALL, old, new)
     if new.state != old.state:
         await db.execute(_CHANGED, _row(name, ALL, new))
@@ -231,7 +231,7 @@ def _tell(
 
 
 async def _rule(db: Transaction, name: str, version: int) -> Rule | None:
-    return next((rule for known, now, rule in await rules(db) if (known, now) == (name, version)), None)
+    return next((rule for known, now, rule in await rules(db, hold=True) if (known, now) == (name, version)), None)
 
 
 async def _conditions(db: Transaction, devices: Sequence[str]) -> Mapping[tuple[str, str], Condition]:

@@ -13,7 +13,7 @@ from chat import limits
 from tests.chat.talk import WITHIN, Chat
 from tests.servers import eventually
 from tests.web.browser import COLOURS, SIZES, chromium, tab
-from tests.web.chatting import at, line, people, says, settled
+from tests.web.chatting import at, line, people, said, says, settled
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -172,6 +172,31 @@ async def test_a_private_room_is_nothing_to_a_stranger(chat: Chat, browser: Brow
         await page.keyboard.press("Escape")
         await expect(settled(page).last).to_have_text("without her")
         assert "without her" not in await stranger.content()
+
+
+async def test_what_one_said_just_before_one_left_is_shown_where_it_was_said(
+    chat: Chat, browser: Browser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "BURST", 1_000)
+    ann, bob = chat.person("ann"), chat.person("bob")
+    room, other = await ann.makes("public", bob), await ann.makes()
+    async with bob.device() as of_bob, tab(browser) as one:
+        page = one.page
+        await at(page, ann, room)
+        await page.get_by_role("textbox", name="Message").fill("bye")
+        await page.evaluate(
+            "other => { document.querySelector('.composer').requestSubmit(); location.hash = `rooms/${other}` }", other
+        )
+
+        async def answered() -> bool:
+            return not await page.evaluate("JSON.parse(sessionStorage.getItem('topic-gateway.chat')).items.length")
+
+        await eventually(answered, WITHIN)
+        for n in range(70):
+            await of_bob.says(room, f"message {n}")
+        await page.evaluate("room => { location.hash = `rooms/${room}` }", room)
+        await expect(settled(page)).to_have_count(60)
+        await expect(said(page).last).to_have_text("message 69")
 
 
 async def test_the_past_comes_as_one_scrolls_back(

@@ -9,8 +9,8 @@ import pytest
 import pytest_asyncio
 from playwright.async_api import Browser, Page, expect
 
-from tests.gateways import token
-from tests.servers import eventually
+from tests.gateways import running_edge, token
+from tests.servers import eventually, log_server_url
 from tests.web.browser import COLOURS, REBOUND, SIZES, chromium, tab
 from tests.web.stage import OPERATOR, Shop, shop
 
@@ -274,3 +274,22 @@ async def test_axe_finds_nothing_by_day_and_by_night(stage: Shop, browser: Brows
             await one.accessible("live")
             assert one.complaints == []
         await eventually(lambda: len(stage.edge.edge.fanout) == 0)
+
+
+async def test_who_is_there_too_often_keeps_the_session(tmp_path: Path, browser: Browser) -> None:
+    with log_server_url("valkey", tmp_path) as url:
+        async with running_edge(url, connections_per_user=1) as edge, tab(browser) as one, tab(browser) as other:
+            for page in (one.page, other.page):
+                await page.goto(f"{edge.http}/console/#token={token()}")
+                await page.get_by_role("link", name="Live").click()
+                await page.get_by_label("Topic filter").fill("rooms/#")
+                await page.get_by_role("button", name="Watch").click()
+                if page is one.page:
+                    await expect(page.get_by_role("banner")).to_contain_text("✓ live")
+            crowded = other.page.get_by_role("alert").filter(has_text="in too many places")
+            await expect(crowded).to_be_visible()
+            await expect(other.page.get_by_role("banner")).to_contain_text("user alice")
+            await one.page.close()
+            await other.page.get_by_role("button", name="Connect again").click()
+            await expect(other.page.get_by_role("banner")).to_contain_text("✓ live")
+            await expect(crowded).to_be_hidden()

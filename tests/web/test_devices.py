@@ -97,7 +97,8 @@ async def test_a_sensor_moves_over_mqtt_and_its_line_grows(fleet: Fleet, broker:
                 "aria-label", "temp of tank-1, the last 15 minutes: from 20.5 to 20.5, at last 20.5"
             )
             for seq, temp in enumerate((21, 22.25, 19), 2):
-                await says("telemetry", reading(seq, now(), temp=temp))
+                # No two of one millisecond: they would be one point.
+                await says("telemetry", reading(seq, now() + seq, temp=temp))
             await expect(points).to_have_count(4)
             await expect(points.first).to_contain_text("19")
             await expect(rows(page, "Last values").filter(has_text="temp")).to_contain_text("19")
@@ -323,6 +324,8 @@ async def test_the_keyboard_is_enough(fleet: Fleet, browser: Browser) -> None:
         await tab_to("td a")
         await keys.press("Enter")
         await expect(page.get_by_role("heading", name="keys-2")).to_be_focused()
+        await expect(page.locator("select option")).to_have_text(["level", "temp"])
+        await expect(page.locator("select")).to_have_value("level")
         await tab_to("select")
         await keys.press("ArrowDown")
         await expect(page).to_have_url(re.compile("/temp/15m$"))

@@ -52,7 +52,7 @@ class Load:
         self._talking = [self._begun(one.talks(self._stop), "talker") for one in talkers]
         #: All that was told, once everything has ended.
         self.log: list[evidence.Told] = []
-        #: From when on the broker may have had what the log had not, to when it was killed.
+        #: From when on the broker may have had what the log had not, to when a bridge took it from there again.
         self.windows: list[tuple[float, float]] = []
 
     async def moves(self) -> None:
@@ -79,9 +79,10 @@ class Load:
         if then:
             await self._until(lambda: any(at > died for _, at in self.fleet.acks[-DEVICES:]))
             were |= self.stage.kill(then)
-        if broker:
-            self.windows.append((mark, time.monotonic()))
         await self.stage.replaced(were)
+        if broker:
+            # Until the bridge is back: a broker whose file is older than the bridge's session keeps nothing for it.
+            self.windows.append((mark, time.monotonic()))
         self._tells(" ".join((*names, *(("then", then) if then else ()))), began)
 
     async def kill_server(self, server: Server) -> None:

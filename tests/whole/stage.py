@@ -103,7 +103,9 @@ class Whole:
         async with httpx.AsyncClient(timeout=WITHIN, trust_env=False) as probe:
             for at in (self.running.edge, *self.running.health.values()):
                 try:
-                    if (await probe.get(f"{at}/readyz")).status_code != httpx.codes.OK:
+                    answer = await probe.get(f"{at}/readyz")
+                    # A bridge that stands by is ready too: the lease of the one that was killed is not over.
+                    if answer.status_code != httpx.codes.OK or answer.text.startswith("standby"):
                         return False
                 except httpx.TransportError:
                     return False

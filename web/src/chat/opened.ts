@@ -4,7 +4,7 @@ import { UnauthorizedError } from "centrifuge";
 import { Problem, reason } from "../frame/api.ts";
 import { connected } from "../frame/live.ts";
 import { me } from "../frame/session.ts";
-import { forget } from "./outbox.ts";
+import { forget, seen } from "./outbox.ts";
 import * as routes from "./routes.ts";
 import { Timeline } from "./timeline.ts";
 
@@ -159,6 +159,7 @@ export class Opened {
 
   private changed(): void {
     forget(new Set(this.timeline.entries.flatMap((one) => (one.author === me.value?.name && one.id ? [one.id] : []))));
+    seen(this.id, this.timeline.top);
     this.turn.value++;
   }
 

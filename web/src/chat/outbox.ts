@@ -10,6 +10,8 @@ export interface Sending {
   text: string;
   at: number;
   state: "sending" | "sent" | "failed";
+  /** Its number, once it has one. */
+  seq?: number;
   why?: string;
 }
 
@@ -41,8 +43,8 @@ class Failed extends Error {
   }
 }
 
-/** Ask the service by rpc; raises `Failed`. */
-export async function command(room: string, what: string, data: object): Promise<void> {
+/** Ask the service by rpc, and return the number of what was done; raises `Failed`. */
+export async function command(room: string, what: string, data: object): Promise<number> {
   const by = person.value;
   let said: Answer;
   try {
@@ -58,6 +60,7 @@ export async function command(room: string, what: string, data: object): Promise
     return command(room, what, data);
   }
   if (said.error) throw new Failed(WHY[said.error] ?? said.error, true);
+  return said.seq ?? 0;
 }
 
 const pause = (ms: number) => new Promise((done) => setTimeout(done, ms));
@@ -109,6 +112,11 @@ export function forget(ids: ReadonlySet<string>): void {
   if (outbox.value.some((one) => ids.has(one.id))) outbox.value = outbox.value.filter((one) => !ids.has(one.id));
 }
 
+/** All of `room` up to `top` was seen: also what was sent just before one left it, and is far above by now. */
+export function seen(room: string, top: number): void {
+  forget(new Set(outbox.value.filter((one) => one.room === room && one.seq !== undefined && one.seq <= top).map((one) => one.id)));
+}
+
 function mark(id: string, how: Partial<Sending>): string | undefined {
   outbox.value = outbox.value.map((one) => (one.id === id ? { ...one, ...how } : one));
   return outbox.value.find((one) => one.id === id)?.room;
@@ -122,8 +130,8 @@ async function run(room: string): Promise<void> {
     const next = outbox.value.find((one) => one.room === room && one.state === "sending");
     if (next === undefined || !mine.startsWith(`${whose} `)) break;
     try {
-      await command(room, "send", { id: next.id, text: next.text });
-      mark(next.id, { state: "sent" });
+      const seq = await command(room, "send", { id: next.id, text: next.text });
+      mark(next.id, { state: "sent", seq });
     } catch (error) {
       if (error instanceof Failed && error.final) mark(next.id, { state: "failed", why: error.message });
       else await back(); // the same id again is the same message

@@ -6,7 +6,7 @@ import { useEffect } from "preact/hooks";
 import { AccountForm } from "./account.ts";
 import { Announcer } from "./announce.ts";
 import { root } from "./api.ts";
-import { link } from "./live.ts";
+import { again, crowded, link } from "./live.ts";
 import { Badge } from "./parts.ts";
 import { account, ended, me, person, signIn, token } from "./session.ts";
 import { leave } from "./tokens.ts";
@@ -108,6 +108,8 @@ function Page(shape: Shape) {
   if (!here) return html`<${Top} title=${shape.title} views=${[]} /><${SignIn} ...${shape} />`;
   return html`<a class="skip" href="#content" onClick=${toContent}>Skip to the content</a>
     <${Top} title=${shape.title} views=${shape.views} current=${current} />
+    ${crowded.value &&
+    html`<p class="notice bad" role="alert">${crowded} <button class="quiet" type="button" onClick=${again}>Connect again</button></p>`}
     <main id="content" tabindex="-1">${current && html`<${current.show} key=${`${person.value} ${current.id}`} />`}</main>
     <${Announcer} />`;
 }

@@ -7,9 +7,15 @@ import { fresh } from "./tokens.ts";
 
 export type Link = "off" | "connecting" | "live";
 export const link = signal<Link>("off");
+/** Since when it is cut, in ms; 0 while it stands, and before it stood. */
+export const cut = signal(0);
+/** Why it does not come back by itself, where the session is good all the same; empty where it does. */
+export const crowded = signal("");
 
 /** Closes after which the SDK does not come back (docs/protocol.md), and its own word for a token that is over. */
 const over = (code: number) => (code >= 3500 && code < 4000) || code === 1;
+/** One connection more than a user may have. */
+const CROWDED = 3504;
 /** The gateway's word for a token that was over. */
 const EXPIRED = 109;
 
@@ -39,11 +45,18 @@ export function connected(): Centrifuge {
       return used;
     };
     client = new Centrifuge(url.href, { token: used, getToken: account.value ? newer : null });
-    client.on("connecting", () => (link.value = "connecting"));
-    client.on("connected", () => (link.value = "live"));
+    const now = (state: Link) => {
+      const stood = link.value === "live";
+      link.value = state; // first: who hears of the cut's end asks whether it is live
+      if (state === "live") cut.value = 0;
+      else if (stood) cut.value = Date.now();
+    };
+    client.on("connecting", () => now("connecting"));
+    client.on("connected", () => now("live"));
     client.on("disconnected", ({ code, reason }) => {
-      link.value = "off";
-      if (over(code)) signOut(`The connection was ended: ${reason}`);
+      now("off");
+      if (code === CROWDED) crowded.value = "You have this open in too many places: close one of them.";
+      else if (over(code)) signOut(`The connection was ended: ${reason}`);
       // A new token that was over when it arrived: the SDK gives up, and an account has another.
       else if (code === EXPIRED && account.value) client?.connect();
     });
@@ -52,11 +65,19 @@ export function connected(): Centrifuge {
   return client;
 }
 
+/** Try once more where it was crowded. */
+export function again(): void {
+  crowded.value = "";
+  client?.connect();
+}
+
 // Another person is another connection; a newer token of the same one is not.
 effect(() => {
   void person.value;
   client?.disconnect();
   client = undefined;
+  cut.value = 0;
+  crowded.value = "";
 });
 
 /**
