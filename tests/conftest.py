@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis as redis_client
@@ -12,13 +13,13 @@ import redis as redis_client
 from gateway.adapters import embedded
 from gateway.adapters.child import Server
 from gateway.errors import ServerMissing
-from tests.servers import LOG_SERVERS, USERS, log_server_url, missing
+from tests.servers import LOG_SERVERS, USERS, broker, missing, stream_server
 
 
 @pytest.fixture(scope="session", params=sorted(LOG_SERVERS))
 def _shared_log_server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with log_server_url(request.param, tmp_path_factory.mktemp(request.param)) as url:
-        yield url
+    with stream_server(request.param, tmp_path_factory.mktemp(request.param)) as server:
+        yield server.url
 
 
 @pytest.fixture
@@ -36,9 +37,9 @@ def fresh_log_server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator
     """A factory of stream servers of the test's own, to kill and restart: ``fresh_log_server(port=…, extra=…)``."""
     with ExitStack() as running:
 
-        def start(**options: object) -> Server:
+        def start(**options: Any) -> Server:
             folder = tmp_path / f"{request.param}-{len(list(tmp_path.iterdir()))}"
-            return _started(running, lambda: LOG_SERVERS[request.param](folder, **options))
+            return running.enter_context(stream_server(request.param, folder, **options))
 
         yield start
 
@@ -50,7 +51,7 @@ def mosquitto(tmp_path: Path) -> Iterator[Callable[[], Server]]:
 
         def start() -> Server:
             folder = tmp_path / f"mosquitto-{len(list(tmp_path.iterdir()))}"
-            return _started(running, lambda: embedded.mosquitto(folder, users=USERS))
+            return running.enter_context(broker(folder))
 
         yield start
 
@@ -62,16 +63,12 @@ def iotcore_broker(tmp_path: Path) -> Iterator[Callable[[], Server]]:
 
         def start() -> Server:
             folder = tmp_path / f"iotcore-{len(list(tmp_path.iterdir()))}"
-            return _started(running, lambda: embedded.iotcore(folder, users=USERS))
+            try:
+                return running.enter_context(embedded.iotcore(folder, users=USERS))
+            except ServerMissing as error:
+                missing(error)
 
         yield start
-
-
-def _started(running: ExitStack, start: Callable[[], Server]) -> Server:
-    try:
-        return running.enter_context(start())
-    except ServerMissing as error:
-        missing(error)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -5,18 +5,15 @@ from __future__ import annotations
 import asyncio
 import inspect
 import os
-import shutil
-import subprocess
 import time
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NoReturn
 
 import pytest
 
 from gateway.adapters import embedded
-from gateway.adapters.child import Server
+from gateway.adapters.child import Plan, Server
 from gateway.errors import ServerMissing
 
 #: The bridge's account on the brokers of the tests, and one device.
@@ -26,7 +23,6 @@ USERS = {GATEWAY: GATEWAY_PASSWORD, DEVICE: DEVICE_PASSWORD}
 
 #: Every stream server that the log promises to run on.
 LOG_SERVERS: dict[str, Callable[..., Server]] = {"redis": embedded.redis, "valkey": embedded.valkey}
-LOG_IMAGES = {"redis": "redis:7", "valkey": "valkey/valkey:9"}
 
 #: What a test may ask a condition about: plainly, or by awaiting.
 Condition = Callable[[], object] | Callable[[], Awaitable[object]]
@@ -56,44 +52,28 @@ def missing(error: ServerMissing) -> NoReturn:
     pytest.skip(str(error))
 
 
-@contextmanager
-def log_server_url(name: str, data: Path) -> Iterator[str]:
-    """The url of a running ``redis`` or ``valkey``: the machine's own, or in a container where Docker answers."""
+def stream_server(name: str, folder: Path, *, port: int | None = None, extra: Sequence[str] = ()) -> Server:
+    """A ``redis`` or ``valkey``: the machine's own, or from an image where Docker answers."""
     try:
-        server = LOG_SERVERS[name](data)
+        return LOG_SERVERS[name](folder, port=port, extra=extra)
     except ServerMissing as error:
-        if not docker_answers():
-            missing(error)
-        with _container(LOG_IMAGES[name]) as url:
-            yield url
-        return
-    with server:
-        yield server.url
+        return _contained(error, lambda: embedded.stream_server(name, f"{name}-server", folder, port, extra))
 
 
-def docker_answers() -> bool:
-    """Is there a Docker daemon to start containers on?"""
-    program = shutil.which("docker")
-    if program is None:
-        return False
-    asked = subprocess.run([program, "info"], capture_output=True, timeout=30, check=False)
-    return asked.returncode == 0
+def broker(folder: Path, users: Mapping[str, str] = USERS) -> Server:
+    """A Mosquitto with the accounts of ``users``: the machine's own, or from an image where Docker answers."""
+    try:
+        return embedded.mosquitto(folder, users=users)
+    except ServerMissing as error:
+        return _contained(error, lambda: embedded.mosquitto_plan("mosquitto", folder, users))
 
 
-@contextmanager
-def _container(image: str) -> Iterator[str]:
-    """The same stream server from an image, by testcontainers.
+def _contained(error: ServerMissing, plan: Callable[[], Plan]) -> Server:
+    from tests.containers import Contained, docker_answers
 
-    Written for machines without the packages; it has not been run where this was written (no Docker daemon).
-    """
-    from testcontainers.core.container import DockerContainer
-    from testcontainers.core.waiting_utils import wait_for_logs
-
-    program = "valkey-server" if "valkey" in image else "redis-server"
-    command = f"{program} --appendonly yes --appendfsync always --maxmemory-policy noeviction"
-    with DockerContainer(image).with_command(command).with_exposed_ports(6379) as container:
-        wait_for_logs(container, "Ready to accept connections")
-        yield f"redis://{container.get_container_host_ip()}:{container.get_exposed_port(6379)}/0"
+    if not docker_answers():
+        missing(error)
+    return Contained(plan())
 
 
 class Relay:

@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
+from typing import Protocol
 
 import msgspec
 
@@ -54,6 +55,17 @@ class Plan(msgspec.Struct, frozen=True):
     doors: tuple[Door, ...]
 
 
+class Child(Protocol):
+    """What a server is asked as a process: `subprocess.Popen`'s own words."""
+
+    @property
+    def pid(self) -> int: ...
+    def poll(self) -> int | None: ...
+    def send_signal(self, sig: int, /) -> None: ...
+    def kill(self) -> None: ...
+    def wait(self, timeout: float | None = None) -> int: ...
+
+
 class Server:
     """A running server that ends with us; use it as a context manager, or call `stop`.
 
@@ -65,7 +77,7 @@ class Server:
     def __init__(self, plan: Plan, *, now: bool = True) -> None:
         """Where it is not to start ``now``, call `start`."""
         self._plan = plan
-        self._child: subprocess.Popen[bytes] | None = None
+        self._child: Child | None = None
         if now:
             self.start()
 
@@ -129,10 +141,19 @@ class Server:
                 raise ServerFailed(f"port {door.port} of {self.name} is taken", "choose another, or end its owner")
             if door.path:
                 Path(door.path).parent.mkdir(mode=0o700, exist_ok=True)
+        self._child = self._launch(self._plan)
+        give_up = time.monotonic() + limits.SERVER_READY_WITHIN
+        while not all(answers(door) for door in self._plan.doors):
+            if not self._running() or time.monotonic() > give_up:
+                self.kill()
+                raise self._failed()
+            time.sleep(0.01)
+
+    def _launch(self, plan: Plan) -> Child:
         with self.log.open("wb") as log:
-            launch = [sys.executable, "-I", "-S", "-c", _LAUNCH, str(os.getpid()), *self._plan.argv]
+            launch = [sys.executable, "-I", "-S", "-c", _LAUNCH, str(os.getpid()), *plan.argv]
             # A session of its own: Ctrl-C in a terminal must reach the gateway, which stops its servers last.
-            self._child = _starter.submit(
+            return _starter.submit(
                 subprocess.Popen,
                 launch,
                 stdin=subprocess.DEVNULL,
@@ -140,12 +161,6 @@ class Server:
                 stderr=log,
                 start_new_session=True,
             ).result()
-        give_up = time.monotonic() + limits.SERVER_READY_WITHIN
-        while not all(answers(door) for door in self._plan.doors):
-            if not self._running() or time.monotonic() > give_up:
-                self.kill()
-                raise self._failed()
-            time.sleep(0.01)
 
     def tell(self, number: signal.Signals) -> None:
         """Send it a signal, where it runs; nothing waits."""

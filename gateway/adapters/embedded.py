@@ -28,7 +28,9 @@ __all__ = [
     "mosquitto_acl",
     "mosquitto_conf",
     "mosquitto_hash",
+    "mosquitto_plan",
     "redis",
+    "stream_server",
     "valkey",
 ]
 
@@ -58,12 +60,12 @@ def valkey(data: Path, *, port: int | None = None, extra: Sequence[str] = ()) ->
         program = str(get_binary_path())
     except ValkeyBinaryNotFoundError as error:
         raise ServerMissing("valkey", "apt install valkey, and give its url to the gateway") from error
-    return _stream_server("valkey", program, data, port, extra)
+    return Server(stream_server("valkey", program, data, port, extra))
 
 
 def redis(data: Path, *, port: int | None = None, extra: Sequence[str] = ()) -> Server:
     """The machine's own ``redis-server`` with the configuration of `valkey`."""
-    return _stream_server("redis", _program("redis-server", "apt install redis-server"), data, port, extra)
+    return Server(stream_server("redis", _program("redis-server", "apt install redis-server"), data, port, extra))
 
 
 def mosquitto(data: Path, *, users: Mapping[str, str], port: int | None = None, hashed: Iterable[str] = ()) -> Server:
@@ -74,6 +76,13 @@ def mosquitto(data: Path, *, users: Mapping[str, str], port: int | None = None, 
     process id is in ``mosquitto.pid``. Raises `ServerMissing`, `ServerFailed`.
     """
     program = _program("mosquitto", "apt install mosquitto")
+    return Server(mosquitto_plan(program, data, users, port, hashed))
+
+
+def mosquitto_plan(
+    program: str, data: Path, users: Mapping[str, str], port: int | None = None, hashed: Iterable[str] = ()
+) -> Plan:
+    """How `mosquitto` is started, its files written."""
     port = port or free_port()
     folder = _folder(data)
     lines = [*(f"{name}:{mosquitto_hash(word)}" for name, word in users.items()), *hashed]
@@ -81,7 +90,7 @@ def mosquitto(data: Path, *, users: Mapping[str, str], port: int | None = None, 
     write_secret(folder / "acl", mosquitto_acl())
     write_secret(folder / "mosquitto.conf", mosquitto_conf(folder, port))
     argv = (program, "-c", str(folder / "mosquitto.conf"))
-    return Server(Plan("mosquitto", argv, folder, (Door(f"mqtt://127.0.0.1:{port}", port=port),)))
+    return Plan("mosquitto", argv, folder, (Door(f"mqtt://127.0.0.1:{port}", port=port),))
 
 
 def iotcore(data: Path, *, users: Mapping[str, str], port: int | None = None, port_v4: int | None = None) -> Server:
@@ -152,7 +161,8 @@ def mosquitto_acl() -> str:
     return "\n".join(lines) + "\n"
 
 
-def _stream_server(name: str, program: str, data: Path, port: int | None, extra: Sequence[str]) -> Server:
+def stream_server(name: str, program: str, data: Path, port: int | None, extra: Sequence[str]) -> Plan:
+    """How `valkey` and `redis` are started, their configuration written."""
     folder = _folder(data)
     path = str(folder / f"{name}.sock")
     if len(path.encode()) > _SOCKET_PATH_BYTES:
@@ -175,7 +185,7 @@ def _stream_server(name: str, program: str, data: Path, port: int | None, extra:
     doors = [Door(f"unix://{path}", path=path, asks=b"PING\r\n", expects=b"+PONG")]
     if port:
         doors.append(Door(f"redis://127.0.0.1:{port}/0", port=port, asks=b"PING\r\n", expects=b"+PONG"))
-    return Server(Plan(name, (program, str(folder / f"{name}.conf")), folder, tuple(doors)))
+    return Plan(name, (program, str(folder / f"{name}.conf")), folder, tuple(doors))
 
 
 def _rumqttd_toml(v5: int, v4: int, users: Mapping[str, str]) -> str:

@@ -9,13 +9,13 @@ import redis as redis_client
 
 from gateway import limits
 from tests.gateways import Running, running_edge
-from tests.servers import log_server_url
+from tests.servers import stream_server
 
 
 @pytest.fixture(scope="module")
 def _server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with log_server_url("valkey", tmp_path_factory.mktemp("valkey")) as url:
-        yield url
+    with stream_server("valkey", tmp_path_factory.mktemp("valkey")) as server:
+        yield server.url
 
 
 @pytest.fixture

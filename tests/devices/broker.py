@@ -4,24 +4,23 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
-from contextlib import ExitStack, asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 import pytest
 
 from devices.app import app
 from gateway import limits as bounds
-from gateway.adapters import embedded
 from gateway.adapters.child import Server
 from gateway.adapters.decoders import BUILT_IN
 from gateway.adapters.log import AppLog, Log
 from gateway.adapters.mqtt import Options
 from gateway.bridge import Bridge
 from gateway.core.declared import Declared
-from gateway.errors import ServerMissing
+from tests import servers
 from tests.deploy.mqtt_clients import Peer, Refused
 from tests.devices.fleet import WITHIN, Fleet
-from tests.servers import eventually, missing
+from tests.servers import eventually
 
 WORD = "a gateway of the tests"
 
@@ -59,13 +58,7 @@ class Broker:
 
 @contextmanager
 def broker_of_the_registry(folder: Path) -> Iterator[Broker]:
-    try:
-        server = embedded.mosquitto(folder, users={"gateway": WORD})
-    except ServerMissing as error:
-        missing(error)
-    with ExitStack() as ends, pytest.MonkeyPatch.context() as patch:
-        server.start()
-        ends.callback(server.stop)
+    with servers.broker(folder, {"gateway": WORD}) as server, pytest.MonkeyPatch.context() as patch:
         patch.setenv("DEVICES_BROKER_FOLDER", str(folder))
         yield Broker(server, folder)
 

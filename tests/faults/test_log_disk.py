@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from gateway.errors import ServerMissing, Unavailable
+from gateway.errors import Unavailable
 from tests.contracts.log_running import draft
 from tests.faults.log_checker import complaints
 from tests.faults.log_load import Load, P, running, story
-from tests.servers import LOG_SERVERS, eventually, missing
+from tests.servers import LOG_SERVERS, eventually, stream_server
 
 
 class Disk:
@@ -48,11 +48,7 @@ def disk(folder: Path, size: str) -> Iterator[Disk]:
 @pytest.mark.parametrize("name", sorted(LOG_SERVERS))
 async def test_a_full_disk_loses_nothing_acknowledged_and_heals(name: str, tmp_path: Path) -> None:
     with disk(tmp_path / "disk", "2m") as small:
-        try:
-            server = LOG_SERVERS[name](small.folder / "data")
-        except ServerMissing as error:
-            missing(error)
-        with server:
+        with stream_server(name, small.folder / "data") as server:
             async with running(server.url) as log:
                 load = Load(log)
                 await load.watch()

@@ -12,19 +12,18 @@ import pytest
 from paho.mqtt.client import MQTTv311
 
 from gateway import App, Context, Rejected, Retry, Service, Topic
-from gateway.adapters import embedded
 from gateway.adapters.child import Server
 from gateway.adapters.device_rights import rights
 from gateway.bridge import Bridge
 from gateway.core.declared import Declared
 from gateway.core.mapping import TopicMap
-from gateway.errors import ServerMissing
 from gateway.worker import Worker
+from tests import servers
 from tests.bridges import GROUP, Device, device, options, running_bridge, stored
 from tests.journeys.commands import properties, told
 from tests.journeys.shop import serving
 from tests.journeys.steps import step
-from tests.servers import DEVICE, USERS, eventually, missing
+from tests.servers import DEVICE, eventually
 
 TOPICS = (
     Topic(pattern="devices/{device}/ask/{what}", key="{device}", kind="command", write=("device:{device}",), mqtt="in"),
@@ -64,11 +63,7 @@ def answering(seen: list[str]) -> App:
 @pytest.fixture
 def broker(tmp_path: Path) -> Iterator[Server]:
     """Mosquitto with the rights that the declarations give a device."""
-    try:
-        server = embedded.mosquitto(tmp_path / "mosquitto", users=USERS)
-    except ServerMissing as error:
-        missing(error)
-    with server:
+    with servers.broker(tmp_path / "mosquitto") as server:
         with (tmp_path / "mosquitto" / "acl").open("a") as acl:
             acl.write("\n".join([*rights(Declared(TOPICS), TopicMap([]), [DEVICE]), ""]))
         server.restart()

@@ -12,17 +12,16 @@ import pytest
 from paho.mqtt.client import MQTTv5, MQTTv311
 from paho.mqtt.enums import MQTTProtocolVersion
 
-from gateway.adapters import embedded
 from gateway.adapters.child import Server
 from gateway.adapters.device_rights import rights
 from gateway.core.declared import Declared
 from gateway.core.mapping import TopicMap
-from gateway.errors import ServerMissing
+from tests import servers
 from tests.bridges import GROUP, buried, device, options, partition, running_bridge, stored, through, until, value
 from tests.gateways import client, running_edge, token
 from tests.journeys.commands import COMMAND, OUT, WANTED, append, begun, cursors, post, properties, told
 from tests.journeys.steps import step
-from tests.servers import DEVICE, DEVICE_PASSWORD, GATEWAY, USERS, Relay, eventually, missing
+from tests.servers import DEVICE, DEVICE_PASSWORD, GATEWAY, USERS, Relay, eventually
 
 Start = Callable[..., Server]
 
@@ -37,10 +36,7 @@ def mosquitto(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Start
 
     def start(more: str = "") -> Server:
         folder = tmp_path / f"mosquitto-{len(running)}"
-        try:
-            server = embedded.mosquitto(folder, users=USERS)
-        except ServerMissing as error:
-            missing(error)
+        server = servers.broker(folder)
         running.append(server)
         with (folder / "acl").open("a") as acl:
             acl.write("\n".join([*rights(Declared(OUT), TopicMap([]), [DEVICE, OTHER]), more, ""]))

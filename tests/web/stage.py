@@ -16,7 +16,7 @@ from gateway.settings import Settings
 from gateway.worker import Worker
 from tests.gateways import Running, app_logs, running_edge, token
 from tests.letters import door
-from tests.servers import eventually, log_server_url
+from tests.servers import eventually, stream_server
 
 TOPICS = (
     Topic(pattern="shop/orders/{order}/placed", key="{order}", write=("operator",), read=("operator",)),
@@ -57,14 +57,14 @@ class Shop:
 
 @asynccontextmanager
 async def shop(folder: Path) -> AsyncIterator[Shop]:
-    with log_server_url("valkey", folder) as url:
-        async with running_edge(url, TOPICS) as edge:
+    with stream_server("valkey", folder) as server:
+        async with running_edge(server.url, TOPICS) as edge:
             one, service = Shop(edge), Service("stock")
             service.on("shop/orders/{order}/placed")(one.handle)
             apps = [App("shop", topics=TOPICS[:1], services=[service])]
             declared = declare(Settings(), apps)
             services(declared, apps)
-            log = await Log.open(url, app_logs(TOPICS[:1]))
+            log = await Log.open(server.url, app_logs(TOPICS[:1]))
             worker, stop = Worker(log, declared, "shop.stock", service, lease=2.0, beat=0.05), asyncio.Event()
             running = asyncio.create_task(worker.run(stop), name="worker")
             try:

@@ -10,7 +10,7 @@ import pytest_asyncio
 from playwright.async_api import Browser, Page, expect
 
 from tests.gateways import running_edge, token
-from tests.servers import eventually, log_server_url
+from tests.servers import eventually, stream_server
 from tests.web.browser import COLOURS, REBOUND, SIZES, chromium, tab
 from tests.web.stage import OPERATOR, Shop, shop
 
@@ -277,8 +277,8 @@ async def test_axe_finds_nothing_by_day_and_by_night(stage: Shop, browser: Brows
 
 
 async def test_who_is_there_too_often_keeps_the_session(tmp_path: Path, browser: Browser) -> None:
-    with log_server_url("valkey", tmp_path) as url:
-        async with running_edge(url, connections_per_user=1) as edge, tab(browser) as one, tab(browser) as other:
+    with stream_server("valkey", tmp_path) as server:
+        async with running_edge(server.url, connections_per_user=1) as edge, tab(browser) as one, tab(browser) as other:
             for page in (one.page, other.page):
                 await page.goto(f"{edge.http}/console/#token={token()}")
                 await page.get_by_role("link", name="Live").click()
