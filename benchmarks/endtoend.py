@@ -16,8 +16,8 @@ _METHOD = (
     "Publisher, Mosquitto, bridge, Valkey (`appendfsync always`), edge and 10 watchers; all servers share one core. "
     "Latency: {rate:,} events/s at QoS 1, from the publisher's clock in the payload to the watcher's; the "
     "C floor sends the same to as many watchers straight from its loop. Throughput: rates of {rates} are offered for "
-    "{seconds:g} s each; the highest counts at which nobody is closed as slow and the last watcher has the last event "
-    "at most {behind} s after its publish."
+    "{seconds:g} s each, once more where it fails; the highest counts at which nobody is closed as slow and the last "
+    "watcher has the last event at most {behind} s after its publish, from the first publish to that event."
 )
 _WATCHERS = 10
 _RATE = 1_000
@@ -26,7 +26,9 @@ _TIME = '"ts":'
 #: Seconds that the last delivery may come after the last publish.
 _BEHIND = 0.5
 #: Events per second that are offered, one rate after another.
-_RATES = (5_000, 10_000, 15_000, 16_000, 18_000, 20_000, 25_000, 30_000, 40_000)
+_RATES = (5_000, 10_000, 15_000, 15_500, 16_000, 17_000, 18_000, 20_000, 25_000, 30_000, 40_000)
+#: One of so many tries is enough: what else the machine does for a moment is not ours.
+_TRIES = 2
 
 
 def _floor(folder: Path, seconds: float) -> loads.Latency:
@@ -85,7 +87,8 @@ def _most(on: Stage, broker: Server, seconds: float, rates: Sequence[int]) -> tu
     """Return what came in and out at the highest of ``rates`` that was sustained."""
     best = (0.0, 0.0)
     for rate in rates:
-        found = _sustained(on, broker, rate, seconds)
+        tries = (_sustained(on, broker, rate, seconds) for _ in range(_TRIES))
+        found = next((one for one in tries if one is not None), None)
         if found is None:
             break
         best = found

@@ -21,9 +21,9 @@ _METHOD = (
     "Broker and publisher have one core, bridge and log server (Valkey, Unix socket, `appendfsync always`) the other. "
     "From the first publish to the last entry of the log; the run fails unless the log has as many new entries as "
     "messages were sent. Peer: `mosquitto_sub -q 1` with a session that lasts, a client in C that stores nothing, on "
-    "the same load. Broker busy: its CPU time by the clock. It has no goal here: bridge and log server share a core, "
-    "take about three times the broker's CPU per message, and wait for the disk, so theirs is full first; that a "
-    "broker is kept busy (0.95) can only be asked where each of the three has a core."
+    "the same load. Broker busy: its CPU time by the clock. Its goal is missed on two cores: bridge and log server "
+    "share one, take about three times the broker's CPU per message, and wait for the disk, so theirs is full first; "
+    "it can be met where each of the three has a core."
 )
 
 
@@ -104,6 +104,6 @@ def run(folder: Path, quick: bool) -> Section:
         row("bridge, CPU per message", "µs", "client_us", goal="at most 20 µs, better 12"),
         row("broker, CPU per message", "µs", "broker_us"),
         row("log server, CPU per message", "µs", "log_us", beside=False),
-        row("broker busy", "of its core", "broker_busy"),
+        row("broker busy", "of its core", "broker_busy", goal="at least 0.95"),
     )
     return Section("Ingest", _METHOD.format(count=count), rows)

@@ -89,7 +89,7 @@ class Beside:
         return [
             Row(figure, "/CPU s", tuple(ours), f"{name}: {self.absent[name]}")
             if name in self.absent
-            else Row(figure, "/CPU s", tuple(ours), name, tuple(found))
+            else Row(figure, "/CPU s", tuple(ours), name, tuple(found), "ahead")
             for name, found in self._found.items()
         ]
 
