@@ -544,6 +544,20 @@ CLOSE_REASON: Final = 123
 #: How often an edge says what it does, and how long it may be silent. → it is not among the nodes of info
 EDGE_BEAT: Final = 5.0
 EDGE_SILENT: Final = 16.0
+#: Connections of one answer, by default and at most: 0.4 MB, with long filters 2 MB. → the rest is counted (left_out)
+CONNECTIONS: Final = 100
+CONNECTIONS_MOST: Final = 1_000
+#: Filters that are told of one connection. → the others are in its count
+CONNECTION_FILTERS: Final = 5
+#: How long edges may take to say who is connected, and how often is looked. → they are named as missing
+SURVEY_WITHIN: Final = 2.0
+SURVEY_LOOK: Final = 0.02
+#: How long such an answer lies at the log server for an edge that asked and went away. → gone
+SURVEY_KEPT: Final = 10.0
+#: Such questions at one edge at a time. → Busy
+SURVEYS: Final = 4
+#: Names and versions of SDKs that connections share. → each further one is kept by its connection alone, 0.6 KB at most
+SDK_NAMES: Final = 256
 
 # --- rights: keys, revocations, tickets -----------------------------------------------------------------------------
 

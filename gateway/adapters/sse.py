@@ -48,6 +48,10 @@ class Stream:
     def busy(self) -> bool:
         return len(self._queue) > 0
 
+    @property
+    def size(self) -> int:
+        return self._queue.size
+
     def share(self, queues: list[Stream], data: bytes) -> None:
         for stream in queues:
             stream._filled.set()

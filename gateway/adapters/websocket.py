@@ -237,6 +237,11 @@ class Connection(asyncio.Protocol):
         return self._paused or self._size > 0
 
     @property
+    def waiting(self) -> int:
+        """Bytes that the kernel has not taken yet."""
+        return self._size + (0 if self._transport is None else self._transport.get_write_buffer_size())
+
+    @property
     def _size(self) -> int:
         waiting = self._waiting
         return len(waiting or b"") if not isinstance(waiting, SendQueue) else waiting.size

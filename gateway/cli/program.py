@@ -12,6 +12,7 @@ import typer
 from gateway.cli.bridge import run as bridge
 from gateway.cli.check import run as check
 from gateway.cli.configuration import gather
+from gateway.cli.conns import application as conns
 from gateway.cli.dead import application as dead
 from gateway.cli.device_credentials import application as device_credentials
 from gateway.cli.doctor import run as doctor
@@ -65,7 +66,13 @@ COMMANDS: dict[str, Callable[..., None]] = {
 }
 for name, command in COMMANDS.items():
     application.command(name)(command)
-GROUPS = {"groups": groups, "dead": dead, "device-credentials": device_credentials, "metrics": metrics}
+GROUPS = {
+    "conns": conns,
+    "groups": groups,
+    "dead": dead,
+    "device-credentials": device_credentials,
+    "metrics": metrics,
+}
 for name, group in GROUPS.items():
     application.add_typer(group, name=name)
 

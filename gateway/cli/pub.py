@@ -75,11 +75,18 @@ def run(
 
 
 def post(target: Target, topic: str, data: bytes, id: str, type: str = "", key: str = "") -> tuple[str, Stored]:
-    """Publish; return the edge's answer as text and as value. Raises :class:`RefusedByEdge`, :class:`Unavailable`."""
+    """Publish; return the edge's answer as text and as value.
+
+    Raises :class:`Refused`, :class:`RefusedByEdge`, :class:`Unavailable`.
+    """
     headers = {"event-id": id}
     headers |= {"authorization": f"Bearer {target.token}"} if target.token else {}
     headers |= {"content-type": type} if type else {}
     headers |= {"idempotency-key": key} if key else {}
+    for name, value in headers.items():
+        if not (value.isascii() and value.isprintable()):
+            # Not which value: it may be the token.
+            raise Refused(f"the {name} of the request is not printable ASCII", "use other characters")
     try:
         answer = httpx.post(
             f"{target.url}/topics/{quote(topic)}",

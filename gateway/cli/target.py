@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
 import msgspec
@@ -55,21 +55,26 @@ class RefusedByEdge(GatewayError):
     whose = "caller"
 
 
-def find(url: str, token_file: Path | None, config: Path | None) -> Target:
+def find(url: str, token_file: Path | None, config: Path | None, role: Literal["user", "operator"] = "user") -> Target:
     """Return the edge that is named, else the running one, else the one of the settings.
 
-    A token is never an argument: every user of the machine may read those. The one that ``gateway up`` keeps goes to
-    this machine alone.
+    A token is never an argument: every user of the machine may read those. The one that ``gateway up`` keeps for a
+    ``role`` goes to this machine alone.
     """
     token = os.environ.get("GATEWAY_TOKEN", "") if token_file is None else _read(token_file)
     settings = gather(config).settings
     if not url:
         found = running(settings)
         url = found.edge if found is not None else _of(settings)
-    parts = urlsplit(url)
+    no_edge = Misconfigured(f"{url!r} is no edge", "write http://HOST:PORT")
+    try:
+        parts = urlsplit(url)
+        _ = parts.port  # out of range raises, too
+    except ValueError:
+        raise no_edge from None
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise Misconfigured(f"{url!r} is no edge", "write http://HOST:PORT")
-    kept = Path(settings.gateway.data) / "user.token"
+        raise no_edge
+    kept = Path(settings.gateway.data) / f"{role}.token"
     if not token and loopback(parts.hostname) and kept.is_file():
         token = kept.read_text(encoding="utf-8").strip()
     return Target(url.rstrip("/"), token)

@@ -8,10 +8,9 @@ import msgspec
 import typer
 
 from gateway.cli.configuration import Config, Json, gather
-from gateway.cli.explain import granted
+from gateway.cli.explain import granted, notes
 from gateway.cli.rows import print_rows
 from gateway.core.asyncapi import Reached
-from gateway.core.declared import Topic
 from gateway.edge.process import WEBSOCKET_PATH
 
 AsAsyncApi = Annotated[bool, typer.Option("--asyncapi", help="All of it as an AsyncAPI 3 document, in JSON.")]
@@ -43,20 +42,8 @@ def run(config: Config = None, json: Json = False, asyncapi: AsAsyncApi = False)
             granted(topic.write, topic.deny_write),
             granted(topic.read, topic.deny_read),
             topic.key or "the topic",
-            _notes(topic),
+            notes(topic),
         )
         for topic in declared
     ]
     print_rows(("topic", "app", "payload", "write", "read", "key", "notes"), rows)
-
-
-def _notes(topic: Topic) -> str:
-    said = {
-        f"MQTT {topic.mqtt}": topic.mqtt is not None,
-        "command": topic.kind == "command",
-        "last value kept": topic.retain,
-        "live only": topic.ephemeral,
-        "no history": not topic.history,
-        "schema": topic.schema is not None,
-    }
-    return ", ".join(note for note, true in said.items() if true)

@@ -25,6 +25,11 @@ class Consumed(msgspec.Struct, frozen=True):
     #: The type it decodes payloads to; None where it takes them as they come.
     payload: Any = None
 
+    @property
+    def filter(self) -> str:
+        """The pattern as a topic filter."""
+        return _filter(self.pattern)
+
 
 class Participant(msgspec.Struct, frozen=True):
     """A service, as a document shows it."""
@@ -93,7 +98,7 @@ def _types(topic: Topic, filter: str, participants: Iterable[Participant]) -> tu
         return (topic.schema,)
     found: list[Any] = []
     for consumed in (consumed for one in participants for consumed in one.consumes):
-        if consumed.payload is not None and covers(_filter(consumed.pattern), filter) and consumed.payload not in found:
+        if consumed.payload is not None and covers(consumed.filter, filter) and consumed.payload not in found:
             found.append(consumed.payload)
     return tuple(found)
 

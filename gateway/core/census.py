@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
+from gateway import limits
+
 #: How the Centrifugal protocol's SDKs name themselves in their connect command; any other name is a client's own
 #: words, and must not become a label.
 SDKS: Final = frozenset({"js", "go", "dart", "swift", "java", "python", "csharp"})
@@ -26,6 +28,7 @@ class Census:
 
     def __init__(self) -> None:
         self._kinds: dict[tuple[str, str], Kind] = {}
+        self._names: dict[str, str] = {}
         #: Messages of clients, with their bytes.
         self.received = self.received_bytes = 0
         #: Messages for one client alone, with their bytes: replies, pings, what it missed.
@@ -38,6 +41,12 @@ class Census:
         name = client.partition(" ")[0]
         sdk = name if name in SDKS else OTHER
         return self._kinds.setdefault((transport, sdk), Kind(transport, sdk))
+
+    def name(self, client: str) -> str:
+        """Return what a ``client`` calls itself: one string for all that call themselves so."""
+        if len(self._names) >= limits.SDK_NAMES:
+            return self._names.get(client, client)
+        return self._names.setdefault(client, client)
 
     def __iter__(self) -> Iterator[Kind]:
         return iter(self._kinds.values())

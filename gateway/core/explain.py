@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import msgspec
 
 from gateway.core.access import Principal, denied, may
+from gateway.core.catalogue import Consumed, Participant
 from gateway.core.declared import Declared, Found, Right, Topic, valid
-from gateway.core.topic import is_filter
+from gateway.core.mapping import Rule
+from gateway.core.topic import is_filter, overlap
 from gateway.errors import GatewayError
 
 
@@ -31,6 +35,19 @@ class Line(msgspec.Struct, frozen=True):
     #: Whether those who may read one topic of it may ask who is there, and hear who comes and leaves.
     presence: bool
     mqtt: str
+    history: bool
+    ephemeral: bool
+    #: What JSON payloads must decode to; empty where any JSON will do.
+    schema: str
+
+
+class Receiver(msgspec.Struct, frozen=True):
+    """A group whose service has a function for the topic, or for some of the filter."""
+
+    group: str
+    pattern: str
+    #: Why the function does not take the payload that was asked about, which would be a dead letter of the group.
+    payload_error: str
 
 
 class Explanation(msgspec.Struct, frozen=True):
@@ -48,10 +65,24 @@ class Explanation(msgspec.Struct, frozen=True):
     read_refused: str = ""
     #: What is wrong with the payload that was asked about; empty where nothing is.
     payload_error: str = ""
+    #: In the order of their groups; nobody gets a payload that is refused.
+    receivers: tuple[Receiver, ...] = ()
+    #: Sources of the MQTT maps that lead here.
+    mapped: tuple[str, ...] = ()
 
 
-def explain(declared: Declared, topic: str, who: Principal, payload: bytes | None = None) -> Explanation:
+def explain(
+    declared: Declared,
+    topic: str,
+    who: Principal,
+    payload: bytes | None = None,
+    *,
+    participants: Iterable[Participant] = (),
+    rules: Iterable[Rule] = (),
+) -> Explanation:
     """Explain ``topic`` (or a filter) to ``who``, without any effect.
+
+    A filter's ``payload`` is judged by the first declaration that it meets.
 
     Raises :class:`BadTopic` or :class:`NotDeclared`.
     """
@@ -73,11 +104,17 @@ def explain(declared: Declared, topic: str, who: Principal, payload: bytes | Non
             retain=found.topic.retain,
             presence=found.topic.presence,
             mqtt=found.topic.mqtt or "",
+            history=found.topic.history,
+            ephemeral=found.topic.ephemeral,
+            schema=""
+            if found.topic.schema is None
+            else getattr(found.topic.schema, "__name__", str(found.topic.schema)),
         )
         for found in met
     ]
     write = declared.refusal(who, topic, met, "write") if not is_filter(topic) else "events have one concrete topic"
     read = declared.refusal(who, topic, met, "read")
+    fault = "" if payload is None else _fault(met[0].topic, payload)
     return Explanation(
         topic=topic,
         principal=str(who),
@@ -87,7 +124,14 @@ def explain(declared: Declared, topic: str, who: Principal, payload: bytes | Non
         lines=lines,
         write_refused=write,
         read_refused=read,
-        payload_error=_fault(met[0].topic, payload) if payload is not None else "",
+        payload_error=fault,
+        receivers=tuple(
+            Receiver(one.group, consumed.pattern, "" if payload is None or fault else _unread(consumed, payload))
+            for one in sorted(participants, key=lambda one: one.group)
+            for consumed in one.consumes
+            if overlap(consumed.filter, topic)
+        ),
+        mapped=tuple(rule.source for rule in rules if overlap(rule.reach, topic)),
     )
 
 
@@ -101,4 +145,13 @@ def _fault(topic: Topic, payload: bytes) -> str:
         valid(topic, payload)
     except GatewayError as e:
         return str(e)
+    return ""
+
+
+def _unread(consumed: Consumed, payload: bytes) -> str:
+    try:
+        if consumed.payload is not None:
+            msgspec.json.decode(payload, type=consumed.payload)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        return str(error)
     return ""

@@ -98,6 +98,10 @@ class Fanout:
     def wanted(self, partition: Partition) -> bool:
         return any(partition in i.partitions for i in self._interests.values())
 
+    def filters(self, topic: str) -> list[str]:
+        """Return the filters that let ``topic`` through, of those that somebody has."""
+        return [interest.filter for interest in self._router.match(topic)]
+
     def __len__(self) -> int:
         return len(self._interests)
 

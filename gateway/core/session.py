@@ -173,6 +173,7 @@ class Session:
         "permits",
         "pinged",
         "principal",
+        "sdk",
         "state",
     )
 
@@ -183,6 +184,8 @@ class Session:
         self.codec = codec
         self.state = State.FRESH
         self.principal: Principal = ANONYMOUS
+        #: What the client calls itself, and its version.
+        self.sdk = ""
         #: Filters this client is subscribed to, or is about to be.
         self.channels: set[str] = set()
         #: By which token and until when, for those of them that came with one; None until there is any.

@@ -20,7 +20,8 @@ from gateway.core.session import Close
 from gateway.core.wire import HistoryResult, PresenceResult, PresenceStatsResult, Since
 from gateway.edge.client import Client
 from gateway.edge.past import history
-from gateway.edge.presence import principal_of
+from gateway.edge.presence import principal_of, user_of
+from gateway.edge.revocations import Held
 from gateway.edge.shared import Shared
 from gateway.errors import BadToken, Denied, GatewayError, Refused, Unrecoverable
 
@@ -45,9 +46,11 @@ class _Given(Subscribe, frozen=True, kw_only=True):
 class Servers:
     """Who may use the server API at one edge, and what this edge does when any of them is asked."""
 
-    def __init__(self, edge: Shared, clients: Collection[Client]) -> None:
+    def __init__(self, edge: Shared, clients: Collection[Client], held: Collection[Held]) -> None:
+        """``held``: streams of SSE."""
         self._edge = edge
         self._clients = clients
+        self._held = held
         self._began = time.monotonic()
         edge.revocations.listeners[_SUBSCRIBE] = self._subscribe
         edge.revocations.listeners[_REFRESH] = self._refresh
@@ -90,6 +93,10 @@ class Servers:
         for client in self._of(asked.user, asked.client):
             if client.id not in asked.whitelist:
                 client.sent_away(why)
+        for held in self._held:
+            if user_of(held.grant.principal) == asked.user and asked.client in ("", held.id):
+                if held.id not in asked.whitelist:
+                    held.finish()
 
     def _of(self, user: str, id: str) -> list[Client]:
         return [one for one in self._clients if one.user == user and id in ("", one.id)]
@@ -100,10 +107,10 @@ class Servers:
         inside = [one for one in self._clients if one.user is not None]
         users = {one.user for one in inside}
         edge, uptime = self._edge, int(time.monotonic() - self._began)
-        subscriptions = sum(one.subscriptions for one in inside)
-        name = f"edge-{edge.presence.edge[-8:]}"
+        subscriptions = sum(len(one.channels) for one in inside)
         channels = len(edge.fanout)
-        return Node(edge.presence.edge, name, edge.version, len(inside), len(users), subscriptions, channels, uptime)
+        uid, name = edge.presence.edge, edge.name
+        return Node(uid, name, edge.version, len(inside), len(users), subscriptions, channels, uptime)
 
     async def tell(self, *, leave: bool = False) -> list[Node]:
         """Say what this edge does, or that it leaves, and return what all that live said."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Collection, Coroutine
 from typing import Any
 
 from gateway import limits
@@ -66,7 +66,7 @@ class Client(Terms):
         #: Who waits for a service. No set: an empty one takes 150 bytes more, of every client that only watches.
         self._requests: dict[asyncio.Task[Any], None] = {}
 
-    # --- the server API asks and calls these ---
+    # --- the server API and operators ask and call these ---
 
     @property
     def id(self) -> str:
@@ -78,8 +78,16 @@ class Client(Terms):
         return None if self.grant is None else user_of(self.grant.principal)
 
     @property
-    def subscriptions(self) -> int:
-        return len(self._session.channels)
+    def channels(self) -> Collection[str]:
+        return self._session.channels
+
+    @property
+    def sdk(self) -> str:
+        return self._session.sdk
+
+    @property
+    def waiting(self) -> int:
+        return self.connection.waiting
 
     def sent_away(self, why: Close) -> None:
         self.connection.close(self._session.close(why))
@@ -174,6 +182,7 @@ class Client(Terms):
             self._say(self._codec.error(step.id, e))
             return
         self._session.connected(grant.principal)
+        self._session.sdk = self._edge.census.name(step.client)
         self.grant = grant
         self._kind.connections -= 1
         self._kind = self._edge.census.kind("websocket", step.client)

@@ -15,6 +15,7 @@ from gateway.adapters import http_rights as rights
 from gateway.adapters.http import Stored
 from gateway.adapters.http_problem import HeadTooLarge, NoRoute, SlowBody
 from gateway.core.access import KINDS, Revocation
+from gateway.core.connected import Connected, Wanted
 from gateway.core.openapi import JSON, Answer, Operation, Parameter
 from gateway.core.wire import HistoryResult, PresenceResult, PresenceStatsResult
 from gateway.edge.past import NoValue
@@ -99,7 +100,8 @@ class Commands(msgspec.Struct, frozen=True):
 def operations(*, anonymous: bool = False) -> tuple[Operation, ...]:
     """Return all of them; ``anonymous``: a token may be absent where topics are concerned."""
     anybody = (*KINDS, "anyone") if anonymous else KINDS
-    return (*_topics(anybody), *_rights(anybody), *_letters(), *_groups(), *_api(), *_documents(anybody), *_probes())
+    operators = (*_letters(), *_groups(), *_connections())
+    return (*_topics(anybody), *_rights(anybody), *operators, *_api(), *_documents(anybody), *_probes())
 
 
 def _topics(anybody: tuple[str, ...]) -> Iterator[Operation]:
@@ -285,6 +287,21 @@ def _groups() -> Iterator[Operation]:
             answers={200: Answer("It is said to its workers.", {JSON: groups.Paused})},
             errors=(*_ASKED, NotAvailable, NoRoute),
         )
+
+
+def _connections() -> Iterator[Operation]:
+    yield Operation(
+        "connections",
+        "GET",
+        "/connections",
+        "connections",
+        "Who is connected, on every edge: most bytes waiting first, then the oldest.",
+        _OPERATOR,
+        f"An edge that says nothing within {limits.SURVEY_WITHIN:g} s is named in `missing`.",
+        query=Wanted,
+        answers={200: Answer("They, and how many more there are.", {JSON: Connected})},
+        errors=(*_ASKED, StorageFull),
+    )
 
 
 def _api() -> Iterator[Operation]:

@@ -14,6 +14,7 @@ from gateway import limits
 from gateway.adapters import (
     http,
     http_api,
+    http_connections,
     http_document,
     http_groups,
     http_letters,
@@ -39,6 +40,7 @@ from gateway.core.rate import UNBOUNDED, Rate, Rates
 from gateway.edge import past
 from gateway.edge.api import Servers
 from gateway.edge.client import Client
+from gateway.edge.connections import Connections
 from gateway.edge.desk import Desk
 from gateway.edge.groups import Groups
 from gateway.edge.measures import export
@@ -91,10 +93,11 @@ class Edge(Shared):
         self._services = services or {}
         self._booth = TicketBooth(log.tickets, self.now)
         self._clients: set[Client] = set()
-        self._servers = Servers(self, self._clients)
-        self.server = self._servers.server
         #: Streams of SSE.
         self._held: set[Held] = set()
+        self._servers = Servers(self, self._clients, self._held)
+        self.server = self._servers.server
+        self._connections = Connections(self.desk, self, self._clients, self._held, self._servers.tell)
         self._draining = False
         #: Where it listens, once it does.
         self.port = 0
@@ -186,7 +189,7 @@ class Edge(Shared):
     def routes(self) -> http.Routes:
         """What is asked beside publishing, events and probes; ``edge/operations`` tells of all of them."""
         more = (*http_document.routes(self), *http_past.routes(self), *http_letters.routes(self.desk))
-        more += tuple(http_groups.routes(Groups(self.desk, self.log)))
+        more += (*http_groups.routes(Groups(self.desk, self.log)), *http_connections.routes(self._connections))
         return [*more, *http_rights.routes(self), *http_api.routes(self)]
 
     # --- WebSocket clients ---
@@ -283,7 +286,7 @@ class Edge(Shared):
         feeds = await self.readers.feeds_of(met)
         last = functools.partial(self.last_values, met, filter)
         seconds = None if grant.expires is None else grant.expires - self.now()
-        held = Held(grant, filter, generation)
+        held = Held(new_id(), grant, filter, generation)
         stream = watch(self.log, self.fanout, filter, met, feeds, since, last, held, self.metrics_of, seconds)
         return self._leaving(held, stream)
 

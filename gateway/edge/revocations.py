@@ -9,6 +9,7 @@ from typing import Literal
 
 from gateway import limits
 from gateway.adapters.log import REVOKED, Control, Notice, revocation
+from gateway.adapters.sse import Stream
 from gateway.adapters.tokens import Verifier
 from gateway.core.access import KINDS, Grant, Revocation, Revoked
 from gateway.errors import BadToken, GatewayError, Refused, Unavailable
@@ -23,24 +24,31 @@ Good = Callable[[Grant], bool]
 class Held:
     """A stream that somebody holds open: it ends as soon as its grant does."""
 
-    __slots__ = ("end", "filter", "generation", "grant", "over")
+    __slots__ = ("filter", "generation", "grant", "id", "over", "stream")
 
-    def __init__(self, grant: Grant, filter: str = "", generation: int = 0) -> None:
+    def __init__(self, id: str, grant: Grant, filter: str = "", generation: int = 0) -> None:
+        self.id = id
         self.grant = grant
         self.filter = filter
         #: Of the declarations that it was decided by.
         self.generation = generation
         self.over = False
-        #: Wakes whoever waits for the stream's next block.
-        self.end: Callable[[], None] = _nothing
+        #: What comes live; None while what it missed is sent.
+        self.stream: Stream | None = None
+
+    @property
+    def channels(self) -> tuple[str]:
+        return (self.filter,)
+
+    @property
+    def waiting(self) -> int:
+        """Bytes that its reader has not taken."""
+        return 0 if self.stream is None else self.stream.size
 
     def finish(self) -> None:
         self.over = True
-        self.end()
-
-
-def _nothing() -> None:
-    pass
+        if self.stream is not None:
+            self.stream.finish()
 
 
 class Revocations:

@@ -71,6 +71,11 @@ class Shared:
     def loop(self) -> asyncio.AbstractEventLoop:
         return asyncio.get_running_loop()
 
+    @property
+    def name(self) -> str:
+        """As operators are shown it."""
+        return f"edge-{self.presence.edge[-8:]}"
+
     def now(self) -> float:
         return time.time()
 

@@ -27,7 +27,7 @@ class AnothersToken(BadToken):
 class Terms(Subscriber):
     """The part of a client that knows when it ends. One timer serves its pings and all its ends."""
 
-    __slots__ = ("_due", "_timer", "grant")
+    __slots__ = ("_due", "_timer", "grant", "round_trip")
 
     def __init__(self, edge: Shared, connection: Connection, one: Session) -> None:
         super().__init__(edge, connection, one)
@@ -35,6 +35,8 @@ class Terms(Subscriber):
         self.grant: Grant | None = None
         #: When the next ping goes out, or the answer to the last is due, by the loop's clock.
         self._due = 0.0
+        #: Milliseconds until the last ping was answered; None before that. Python shares the numbers up to 256.
+        self.round_trip: int | None = None
         self._timer = edge.loop.call_later(limits.CONNECT_WITHIN, self._tick)
 
     # --- the connection's token ---
@@ -210,7 +212,9 @@ class Terms(Subscriber):
                 self._say(self._codec.PING)
 
     def _ponged(self) -> None:
-        self._edge.metrics_of.ping.observe(self._edge.loop.time() - (self._due - limits.PONG_WITHIN))
+        took = self._edge.loop.time() - (self._due - limits.PONG_WITHIN)
+        self.round_trip = round(took * 1000)
+        self._edge.metrics_of.ping.observe(took)
 
     def _expired(self) -> None:
         """Something may be over; the loop's clock may also be ahead of the wall's."""

@@ -95,7 +95,7 @@ async def watch(
     if held.over:
         return
     stream = sse.Stream(lambda sink: fanout.leave(filter, CODEC, sink))
-    held.end = stream.finish
+    held.stream = stream
     # From here to the join nothing waits, so what came while the past was sent is read, and nothing is missed.
     rest = b""
     for feed in feeds:

@@ -312,6 +312,8 @@ REAL: list[tuple[str, str, str, dict[str, Any], int]] = [
     ("POST", "/api/refresh", "", {"json": {"user": "eve", "expired": True}}, 200),
     ("POST", "/api/disconnect", "", {"json": {"user": "eve"}}, 200),
     ("POST", "/api/unsubscribe", "", {"json": {"user": "eve", "channel": "lobby/1"}}, 200),
+    ("GET", "/connections", "", {"params": {"topic": "lobby/1", "slow": "false"}}, 200),
+    ("GET", "/connections", "", {"params": {"limit": 0}}, 400),
     ("GET", "/asyncapi.json", "", {}, 200),
     ("GET", "/livez", "", {}, 200),
     ("GET", "/readyz", "", {}, 200),

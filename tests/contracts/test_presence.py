@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import asyncio
-import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import pytest
 
 from gateway import limits
 from gateway.adapters.log import Change, Log
-from gateway.core import wire
 from gateway.core.access import Principal
 from gateway.core.declared import Declared
-from gateway.core.wire import Codec
+from gateway.core.session import SLOW
 from gateway.edge.presence import Presence
+from tests.contracts.edge_process import edge_process
 from tests.contracts.places import PLACES
 from tests.contracts.sockets import ROOM, command, socket
-from tests.gateways import SECRET, Client, Running, app_logs, client, running_edge, token
+from tests.gateways import Client, Running, app_logs, client, running_edge, token
 from tests.servers import eventually
 
 LOBBY = "lobby/1"
@@ -223,35 +220,20 @@ async def test_who_comes_back_was_never_away(places: Running, log_url: str, monk
 
 
 async def test_a_killed_edge_takes_its_clients_with_it_once(places: Running, log_url: str) -> None:
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        "tests.contracts.edge_process",
-        *(log_url, SECRET.decode(), "1.5", "0.2", "0.4"),
-        stdout=asyncio.subprocess.PIPE,
-        cwd=Path(__file__).parent.parent.parent,
-    )
-    try:
-        assert process.stdout is not None
-        port = int(await process.stdout.readline())
-        at = f"ws://127.0.0.1:{port}/connection/websocket"
-        async with (
-            there(places, "alice") as alice,
-            client(at, token("bob")) as bob,
-            client(at, token("carol")) as carol,
-        ):
-            await bob.ask("subscribe", channel=LOBBY)
-            await hears(alice, ("join", "alice"), ("join", "bob"))
-            await carol.ask("subscribe", channel=LOBBY)
-            await sees(alice, "alice", "bob", "carol")
-            process.kill()
-            async with there(places, "carol"):  # she was quick
-                await sees(alice, "alice", "carol")
-                await hears(alice, ("join", "alice"), ("join", "bob"), ("join", "carol"), ("leave", "bob"))
-    finally:
-        if process.returncode is None:
-            process.kill()
-        await process.wait()
+    async with (
+        edge_process(log_url, 1.5, 0.2, 0.4, environment={}) as (process, at),
+        there(places, "alice") as alice,
+        client(at, token("bob")) as bob,
+        client(at, token("carol")) as carol,
+    ):
+        await bob.ask("subscribe", channel=LOBBY)
+        await hears(alice, ("join", "alice"), ("join", "bob"))
+        await carol.ask("subscribe", channel=LOBBY)
+        await sees(alice, "alice", "bob", "carol")
+        process.kill()
+        async with there(places, "carol"):  # she was quick
+            await sees(alice, "alice", "carol")
+            await hears(alice, ("join", "alice"), ("join", "bob"), ("join", "carol"), ("leave", "bob"))
 
 
 async def test_a_log_server_without_memory_is_told_again(places: Running) -> None:
@@ -301,26 +283,22 @@ async def test_what_cannot_be_told_is_kept(log_url: str) -> None:
 
 
 async def test_a_watcher_that_does_not_read_is_closed(places: Running) -> None:
-    declared = places.edge.declared
-    heard: list[str] = []
-
-    class Slow:
-        codec: Codec = cast("Codec", wire)
-        busy = False
-
-        @property
-        def queue(self) -> Slow:
-            return self
-
-        def share(self, queues: list[Slow], frame: bytes) -> None:
-            heard.append("too slow")
-
-    slow = Slow()
-    places.edge.presence.watch(declared.meeting(LOBBY), LOBBY, slow)
-    async with there(places, "alice"):
-        await eventually(lambda: heard)
-    places.edge.presence.unwatch(LOBBY, slow)
-    places.edge.presence.unwatch(LOBBY, slow)
+    count = places.edge.metrics_of.registry.get_sample_value
+    partition = places.edge.declared.find(LOBBY).partition
+    crowd = [(f"c{n}", f"{n}".ljust(1_000, "x")) for n in range(100)]
+    async with there(places, "alice") as alice, socket(places, max_queue=1) as deaf:
+        assert "subscribe" in await deaf.ask(command(2, "subscribe", channel=LOBBY, join_leave=True))
+        heard = len(moves(alice))
+        for n in range(50):
+            # Notices of 100 KB at once, as of an edge with a crowd; alice reads them.
+            what = ("enter", "leave")[n % 2]
+            await places.log.presence.tell(partition, "another", [change(what, *one) for one in crowd])
+            heard += len(crowd)
+            await alice.until(heard)
+            if count("gateway_slow_closes_total"):
+                break
+        assert await deaf.ended() == SLOW.code
+    assert count("gateway_slow_closes_total") == 1
 
 
 async def test_a_socket_hears_what_it_did_not_ask_for_never(places: Running) -> None:

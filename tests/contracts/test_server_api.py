@@ -199,7 +199,7 @@ async def test_a_subscription_on_its_way_is_ended_too(one: Running) -> None:
         mine.received(b'{"id":9,"subscribe":{"channel":"hidden/1"}}')
         mine.unsubscribed("hidden/1")
         assert (await answer)["error"]["temporary"] is True
-        assert mine.subscriptions == 0
+        assert len(mine.channels) == 0
         mine.unsubscribed("hidden/1")
 
 

@@ -188,7 +188,17 @@ def test_the_inside_stays_inside(stage: Stage) -> None:
     operator = {"Authorization": f"Bearer {world.token('mary', 'operator')}"}
     with world.http() as http:
         dead = ("/dead", "/dead/replay", "/DEAD", "/dead/", "/%64ead", "//dead")
-        for path in ("/metrics", "/readyz", "/livez", *dead, "/groups", "/groups/a.b/pause", "/console/", "/console"):
+        for path in (
+            "/metrics",
+            "/readyz",
+            "/livez",
+            *dead,
+            "/groups",
+            "/groups/a.b/pause",
+            "/connections",
+            "/console/",
+            "/console",
+        ):
             answer = world.ask(http, "GET", path, headers=operator)
             assert answer.status_code in (404, 308, 400), f"{path}: {answer.status_code}"
         answer = world.ask(http, "GET", "/")

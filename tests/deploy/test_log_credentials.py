@@ -125,6 +125,8 @@ async def test_each_role_does_its_work_and_nothing_is_refused(accounts: Accounts
         replayed = await operator.post("/dead/replay", json={"letters": [letter["address"]]})
         assert json.loads(replayed.text.splitlines()[-1])["done"] == 1, replayed.text
         await eventually(given_up)
+        await edge.log.surveys.answer("1", "an edge", b"word")
+        assert await edge.log.surveys.take("1", ["an edge", "another"]) == [b"word", None]
         for verb in ("pause", "resume"):
             assert (await operator.post(f"/groups/rooms.guard/{verb}")).status_code == 200
         for words in (
@@ -155,6 +157,7 @@ async def test_each_role_does_its_work_and_nothing_is_refused(accounts: Accounts
         ("work", "XADD {gateway}:control * kind disconnect"),
         ("bridge", "XADD {gateway}:control * kind disconnect"),
         ("work", "HSET {gateway}:revoked a b"),
+        ("work", "SET {gateway}:survey:1 word"),
         ("work", "HSET {gateway}:bridge:bridge lease mine"),
         ("edge", "HSET {gateway}:bridge:bridge lease mine"),
         ("bridge", "GETDEL {gateway}:ticket:1"),

@@ -14,8 +14,11 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from gateway import limits
+from gateway.errors import BadPayload, ServerMissing
 from tests.fuzz.target import Broken, Target
 from tests.fuzz.targets import TARGETS
+from tests.servers import missing
 
 #: Seconds of CPU, not of the clock, for one input of at most a few kilobytes: a guard against work that grows faster
 #: than its input.
@@ -96,20 +99,19 @@ def test_a_large_input_is_no_door_to_a_standstill(name: str, size: int) -> None:
         assert time.thread_time() - began < 2 * ONE_WITHIN, token
 
 
-def test_a_door_that_breaks_is_noticed() -> None:
-    def planted(data: bytes) -> None:
-        if b"\xed" in data:
-            raise UnicodeDecodeError("utf-8", data, 0, 1, "planted")
+def test_only_errors_of_ours_that_say_something_pass_a_target() -> None:
+    def planted(error: Exception) -> Target:
+        def door(data: bytes) -> None:
+            raise error
 
-    target = Target(planted, (b"\xed",))
-    with pytest.raises(UnicodeDecodeError):
-        target(b"a\xedb")
-    with pytest.raises(Broken):
-        TARGETS["tokens"].__class__(lambda _: _broken(), (b"",))(b"")
+        return Target(door, (b"",))
 
-
-def _broken() -> None:
-    raise Broken("planted")
+    planted(BadPayload("not JSON"))(b"")
+    for error in (BadPayload(""), BadPayload("x" * (limits.PAYLOAD_BYTES + 1))):
+        with pytest.raises(Broken):
+            planted(error)(b"")
+    with pytest.raises(ValueError, match="planted"):
+        planted(ValueError("planted"))(b"")
 
 
 def test_random_bytes_do_not_end_a_process() -> None:
@@ -132,24 +134,39 @@ def test_random_bytes_do_not_end_a_process() -> None:
     assert told.returncode == 0, f"seed {seed}: {told.stderr}"
 
 
+def guided(name: str, folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    """The fuzzer that follows the branches, let loose on one door, from its seeds."""
+    if find_spec("atheris") is None:
+        missing(ServerMissing("atheris", ".venv/bin/pip install atheris"))
+    inputs = folder / "inputs"
+    inputs.mkdir()
+    for number, seed in enumerate(TARGETS[name].seeds if name in TARGETS else ()):
+        (inputs / f"seed-{number}").write_bytes(seed)
+    line = [sys.executable, "-m", "tests.fuzz.guided", name, *options, "-max_len=4096", "-timeout=10"]
+    return subprocess.run(
+        [*line, f"-artifact_prefix={folder}/", str(inputs)],
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def found_nothing(told: subprocess.CompletedProcess[str]) -> None:
+    assert told.returncode == 0, told.stdout[-2000:] + told.stderr[-4000:]
+    assert "cov:" in told.stderr
+
+
+def test_the_fuzzer_runs_and_finds_what_is_planted_behind_three_branches(tmp_path: Path) -> None:
+    (tmp_path / "whole").mkdir()
+    found_nothing(guided("filters", tmp_path / "whole", "-runs=200"))
+    told = guided("planted", tmp_path, "-runs=200000", "-seed=1")
+    assert "Broken: planted" in told.stdout + told.stderr
+    assert told.returncode != 0
+    assert [file.read_bytes()[:3] for file in tmp_path.glob("crash-*")] == [b"d/#"]
+
+
 @pytest.mark.soak
 @pytest.mark.parametrize("name", TARGETS)
 def test_a_fuzzer_that_follows_the_branches_finds_nothing(name: str, tmp_path: Path) -> None:
-    if find_spec("atheris") is None:
-        pytest.skip("atheris is missing: .venv/bin/pip install atheris")
-    for number, seed in enumerate(TARGETS[name].seeds):
-        (tmp_path / f"seed-{number}").write_bytes(seed)
-    seconds = os.environ.get("FUZZ_SECONDS", "60")
-    line = [
-        sys.executable,
-        "-m",
-        "tests.fuzz.guided",
-        name,
-        f"-max_total_time={seconds}",
-        "-max_len=4096",
-        "-timeout=10",
-    ]
-    root = Path(__file__).parents[2]
-    told = subprocess.run([*line, str(tmp_path)], cwd=root, capture_output=True, text=True, check=False)
-    assert told.returncode == 0, told.stdout[-2000:] + told.stderr[-4000:]
-    assert "cov:" in told.stderr
+    found_nothing(guided(name, tmp_path, f"-max_total_time={os.environ.get('FUZZ_SECONDS', '60')}"))

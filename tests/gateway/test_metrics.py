@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 import shutil
@@ -18,7 +19,7 @@ import websockets
 from prometheus_client import CollectorRegistry
 from ruamel.yaml import YAML
 
-from gateway import Context, limits
+from gateway import Context, Later, limits
 from gateway.adapters.child import Server
 from gateway.adapters.log.link import Link, address
 from gateway.cli.alerts import ALERTS
@@ -46,6 +47,22 @@ def series() -> set[str]:
 
 def value(registry: CollectorRegistry, name: str, **labels: str) -> float:
     return registry.get_sample_value(name, labels) or 0.0
+
+
+class Timed:
+    """A histogram of seconds, and the moment from which it was watched."""
+
+    def __init__(self, registry: CollectorRegistry, name: str) -> None:
+        self._registry, self._name, self._began = registry, name, time.time()
+
+    def once(self) -> bool:
+        """Whether it has one observation; fails where that is none of the time that has passed."""
+        if value(self._registry, f"{self._name}_count") == 0:
+            return False
+        assert value(self._registry, f"{self._name}_count") == 1
+        # Events know their time in whole milliseconds.
+        assert 0 < value(self._registry, f"{self._name}_sum") <= time.time() - self._began + 0.001
+        return True
 
 
 def check_names(registry: CollectorRegistry) -> None:
@@ -102,8 +119,10 @@ async def test_messages_and_bytes_are_counted_in_and_out(log_server: str) -> Non
             await one.ask("subscribe", channel=ROOM)
         before, heard, told = (counted(f"gateway_{name}_total") for name in ("offered_bytes", "received", "told"))
         data = "x" * 1000
+        timed = Timed(counted.registry, "gateway_ingest_to_socket_seconds")
         await alice.ask("publish", channel=ROOM, data=data)
         await alice.until(1), await bob.until(1)
+        assert timed.once()
         assert counted("gateway_offered_total") == 2
         assert 2 * 1000 < counted("gateway_offered_bytes_total") - before < 2 * 1500
         assert (counted("gateway_received_total"), counted("gateway_told_total")) == (heard + 1, told + 1)
@@ -120,12 +139,23 @@ async def test_pings_are_timed(log_server: str, monkeypatch: pytest.MonkeyPatch)
         assert 0 < counted("gateway_ping_seconds_sum") < limits.PONG_WITHIN * counted("gateway_ping_seconds_count")
 
 
-async def test_a_resume_says_why_it_failed(log_server: str) -> None:
+async def test_a_resume_says_why_it_failed(log_server: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "WINDOW_ENTRIES", 1)
     async with running_edge(log_server) as edge, client(edge.ws, token()) as alice:
         counted = Counted(edge)
         first = (await alice.ask("subscribe", channel=ROOM))["subscribe"]
-        for epoch, reason in ((first["epoch"], ""), ("mine", "unknown_position"), ("4711", "lost_epoch")):
+        place = edge.edge.declared.find(ROOM).partition
+        for epoch, reason in (
+            (first["epoch"], ""),
+            ("mine", "unknown_position"),
+            ("4711", "lost_epoch"),
+            (first["epoch"], "not_kept"),
+        ):
             await alice.ask("unsubscribe", channel=ROOM)
+            if reason == "not_kept":
+                for n in range(3):
+                    await alice.ask("publish", channel=ROOM, data=n)
+                await edge.log._reads.ask("XTRIM", f"{{{place}}}", "MAXLEN", 1)
             await alice.ask("subscribe", channel=ROOM, recover=True, epoch=epoch, offset=first.get("offset", 0))
             recovered = "no" if reason else "yes"
             assert counted("gateway_resumes_total", recovered=recovered, reason=reason) == 1
@@ -147,12 +177,18 @@ async def test_a_clients_close_is_counted_by_codes_that_are_known(log_server: st
         assert counted("gateway_closes_total", by="us", code="3500") == 1
 
 
-async def test_a_log_server_that_stalls_or_drops_us_shows(log_server: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_log_server_that_stalls_or_drops_us_or_has_what_is_not_ours_shows(
+    log_server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(limits, "TAIL_BLOCK", 0.05)
     server = Link(address(log_server))
     async with running_edge(log_server) as edge, client(edge.ws, token()) as alice:
         counted = Counted(edge)
-        await alice.ask("subscribe", channel=ROOM)
+        epoch = (await alice.ask("subscribe", channel=ROOM))["subscribe"]["epoch"]
+        place = edge.edge.declared.find(ROOM).partition
+        assert counted("gateway_log_corrupt_total") == 0
+        await server.ask("XADD", f"{{{place}}}", f"{epoch}-*", "hello", "world")
+        await eventually(lambda: counted("gateway_log_corrupt_total") == 1)
         await server.ask("CLIENT", "PAUSE", 2000, "ALL")
         await eventually(lambda: counted("gateway_tail_lag_seconds") > 0.3)
         await eventually(lambda: counted("gateway_tail_lag_seconds") == 0, 30)
@@ -169,14 +205,18 @@ async def test_a_bridge_counts_bytes_both_ways(log_server: str, mosquitto: Calla
     broker = mosquitto()
     async with running_bridge(log_server, options(broker), [*TOPICS, COMMANDS]) as bridge:
         registry = bridge.metrics.registry
+        timed = Timed(registry, "gateway_mqtt_append_seconds")
         with device(broker) as pump:
             await pump.publish(TELEMETRY, b'{"t": 21}')
+        await eventually(timed.once)
         await eventually(lambda: value(registry, "gateway_mqtt_received_bytes_total") == 9)
         async with running_edge(log_server, [*TOPICS, COMMANDS]) as edge, httpx.AsyncClient() as http:
             head = {"Authorization": f"Bearer {token('ops', kind='operator')}"}
             url = f"{edge.http}/topics/devices/{DEVICE}/commands/go"
+            timed = Timed(registry, "gateway_mqtt_out_seconds")
             assert (await http.post(url, json=[1, 2], headers=head)).is_success
         await eventually(lambda: value(registry, "gateway_mqtt_published_bytes_total") == len(b"[1,2]"))
+        await eventually(timed.once)
         check_names(registry)
 
 
@@ -207,6 +247,32 @@ async def test_a_worker_counts_dead_letters_and_how_late_its_loop_is(
         assert [sample.value for sample in dead if sample.name.endswith("_total")] == [1]
         await eventually(lambda: value(registry, "gateway_loop_delay_seconds_sum") > 0.2)
         check_names(registry)
+
+
+async def test_a_worker_shows_what_it_has_not_finished(log_server: str) -> None:
+    going = asyncio.Event()
+
+    async def handle(order: Order, context: Context) -> None:
+        if order.n == 2:
+            raise Later(600)
+        await going.wait()
+
+    async with shop(log_server, stock(handle)) as one, one.worker(lease=60.0) as worker:
+
+        def shown(*names: str) -> list[float]:
+            return [value(worker.metrics.registry, f"gateway_{name}", service="shop.stock") for name in names]
+
+        began = time.time()
+        await one.place(1, order="a", ts=int(began * 1000) - 300_000)
+        await eventually(lambda: shown("pending", "parked") == [1, 0])
+        await one.place(2, order="b", ts=int(began * 1000))
+        await eventually(lambda: shown("pending", "parked") == [1, 1])
+        (oldest,) = shown("oldest_unfinished_seconds")
+        assert 300 < oldest <= 300.001 + time.time() - began
+        going.set()
+        await eventually(lambda: shown("pending", "parked") == [0, 1])
+        (oldest,) = shown("oldest_unfinished_seconds")
+        assert 0 < oldest <= 0.001 + time.time() - began
 
 
 # --- documents, dashboard, alerts -------------------------------------------------------------------------------------

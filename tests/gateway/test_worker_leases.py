@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 
 import pytest
 
@@ -30,10 +31,11 @@ async def test_a_suspect_whose_lease_is_lost_holds_up_no_other_suspect(log_serve
             await lease.settle(None, 10)
         async with one.worker() as worker:
             await begun.wait()
+            lost = functools.partial(worker.metrics.registry.get_sample_value, "gateway_leases_lost_total")
             for place, holding in worker.holdings.items():
                 if holding.out:  # the one that is tried alone
                     await one.log.groups.seek(place, "shop.stock", 0, void=True)
-            await eventually(lambda: worker.metrics.fenced._value.get() > 0)
+            await eventually(lambda: lost({"service": "shop.stock"}))
             going.set()
             await eventually(one.at_rest)
         assert sorted(set(handled)) == sorted(f"{order}-1" for order in places.values())

@@ -23,6 +23,7 @@ from gateway.adapters.log.presence import Presence
 from gateway.adapters.log.promises import Health
 from gateway.adapters.log.replies import Replies
 from gateway.adapters.log.resp import Wire
+from gateway.adapters.log.surveys import Surveys
 from gateway.adapters.log.tail import Tail
 from gateway.adapters.log.tickets import Tickets
 from gateway.adapters.log.trim import Trimmer
@@ -76,6 +77,8 @@ class Log:
         #: What every edge must hear, revocations among it.
         self.control = Control(self._reads, lambda: Link(self._to, counters=self.counters), gateway)
         self.tickets = Tickets(self._reads, gateway)
+        #: What the edges answer when one of them asks all.
+        self.surveys = Surveys(self._reads, gateway)
         self._tails: list[Tail] = []
 
     @classmethod

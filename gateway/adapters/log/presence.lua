@@ -6,7 +6,7 @@
 -- KEYS[3] {p}:presence:held   edge LF entry: read, add, remove
 -- KEYS[4] {p}:presence:due    'E' edge | 'L' entry -> server ms at which it is over: read, add, remove
 -- KEYS[5] {p}:live            append, trim: joins and leaves
--- ARGV[1] edge, ARGV[2] ms of its lease ('0': it only asks), ARGV[3] ms for which the lost linger, ARGV[4] most clients
+-- ARGV[1] edge ('': it only asks), ARGV[2] ms of a lease, ARGV[3] ms for which the lost linger, ARGV[4] most clients
 -- of a topic, ARGV[5] entries kept of the live stream, ARGV[6] most that are let go in one call, ARGV[7] a topic to
 -- list, or '', then op, topic, client, user each time: 'enter' | 'leave' (it said so) | 'lost' (it may come back)
 -- Returns {'1' if the edge was known, entries left, clients that were too many, client, user, ... of the topic}.
@@ -34,7 +34,7 @@ local function remove(entry)
 end
 
 local known = redis.call('ZSCORE', KEYS[4], 'E' .. edge) and '1' or ''
-if ARGV[2] ~= '0' then redis.call('ZADD', KEYS[4], whole(now + tonumber(ARGV[2])), 'E' .. edge) end
+if edge ~= '' then redis.call('ZADD', KEYS[4], whole(now + tonumber(ARGV[2])), 'E' .. edge) end
 
 local refused = 0
 for i = 8, #ARGV, 4 do
@@ -56,6 +56,12 @@ for i = 8, #ARGV, 4 do
     redis.call('ZADD', KEYS[2], 0, topic .. '\n' .. user .. '\n' .. client)
     redis.call('ZADD', KEYS[3], 0, edge .. '\n' .. entry)
   end
+end
+
+-- A clock that was set back must not keep the dead alive: nobody has longer from now than he could have been given.
+local most = whole(now + math.max(tonumber(ARGV[2]), tonumber(ARGV[3])))
+for _, due in ipairs(redis.call('ZRANGEBYSCORE', KEYS[4], '(' .. most, '+inf', 'LIMIT', 0, ARGV[6])) do
+  redis.call('ZADD', KEYS[4], most, due)
 end
 
 local room = tonumber(ARGV[6])

@@ -54,13 +54,13 @@ class Presence:
         A caller passes at most ``limits.PRESENCE_CHANGES``. Edges whose lease is over are let go, with all they held.
         """
         flat = [text for one in changes for text in (one.what, one.topic, one.client, one.user)]
-        return await self._run(partition, edge, limits.PRESENCE_LEASE, "", flat)
+        return await self._run(partition, edge, "", flat)
 
     async def there(self, partition: Partition, topic: str) -> list[tuple[str, str]]:
         """(client, user) of everyone who is there, at most ``limits.PRESENCE_MOST``."""
-        return (await self._run(partition, "", 0, topic, [])).clients
+        return (await self._run(partition, "", topic, [])).clients
 
-    async def _run(self, partition: Partition, edge: str, lease: float, topic: str, changes: list[str]) -> There:
+    async def _run(self, partition: Partition, edge: str, topic: str, changes: list[str]) -> There:
         keys = [part(partition, f"presence{name}") for name in ("", ":users", ":held", ":due")]
         known, left, refused, *rest = cast(
             "list[bytes]",
@@ -68,7 +68,7 @@ class Presence:
                 PRESENCE,
                 [*keys, part(partition, "live")],
                 edge,
-                int(lease * 1000),
+                int(limits.PRESENCE_LEASE * 1000),
                 int(limits.PRESENCE_LINGER * 1000),
                 limits.PRESENCE_MOST,
                 limits.LIVE_KEPT,

@@ -11,7 +11,7 @@ ROLES: Final[tuple[Role, ...]] = get_args(Role)
 #: The gateway's own keys, by who needs them; an application's partitions are for all roles.
 _OWN: Final[dict[Role, tuple[str, ...]]] = {
     # Only edges and operators write to the control stream: it sends clients away and gives them subscriptions.
-    "edge": ("control", "edges", "format", "replies", "revoked", "ticket:*", "workers:*"),
+    "edge": ("control", "edges", "format", "replies", "revoked", "survey:*", "ticket:*", "workers:*"),
     "bridge": ("bridge:*", "format"),
     "work": ("format", "replies", "workers:*"),
     "operator": ("*",),

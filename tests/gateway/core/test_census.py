@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from gateway import limits
 from gateway.core.census import SDKS, Census
 
 
@@ -26,3 +27,12 @@ def test_both_transports_are_told_before_anybody_came() -> None:
         ("sse", 0, 0),
         ("websocket", 0, 0),
     }
+
+
+def test_what_clients_call_themselves_is_kept_once_and_bounded() -> None:
+    census = Census()
+    names = [f"js {n}" for n in range(limits.SDK_NAMES + 1)]
+    assert [census.name(name) for name in names] == names
+    assert census.name("".join(["js ", "0"])) is names[0]
+    beyond = "".join(["js ", str(limits.SDK_NAMES)])
+    assert census.name(beyond) is beyond

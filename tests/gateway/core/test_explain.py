@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from gateway.core.access import ANONYMOUS, Principal
+from gateway.core.catalogue import Consumed, Participant
 from gateway.core.declared import Declared, Topic
-from gateway.core.explain import explain
+from gateway.core.explain import Receiver, explain
+from gateway.core.mapping import Rule
 from gateway.errors import BadTopic, NotDeclared
 
 DECLARED = Declared(
@@ -35,7 +38,8 @@ def test_a_topic_is_explained_by_its_one_declaration() -> None:
         "json",
     )
     assert (line.key, line.partition) == ("7", DECLARED.find("devices/7/telemetry").partition)
-    assert line.presence is False
+    assert (line.presence, line.history, line.ephemeral, line.schema) == (False, True, False, "")
+    assert (told.receivers, told.mapped) == ((), ())
     assert (line.write, line.read, line.mqtt, line.retain) == (("device:{device}",), ("user",), "in", False)
     assert told.payload_error == ""
 
@@ -123,3 +127,73 @@ def test_it_says_whether_one_may_ask_who_is_there() -> None:
     assert (line.presence, line.may_read) == (True, True)
     (line,) = explain(declared, "lobby/1/log", Principal("user", "alice")).lines
     assert line.presence is False
+
+
+class Reading(msgspec.Struct):
+    t: float
+
+
+STORAGE = Participant("devices.storage", (Consumed("devices/{device}/telemetry", Reading), Consumed("devices/+/gone")))
+ALERTS = Participant("devices.alerts", (Consumed("devices/#"),))
+SHOP = Participant("shop.orders", (Consumed("orders/{order}/placed", Reading),), emits=("devices/7/telemetry",))
+
+
+@pytest.mark.parametrize(
+    ("topic", "payload", "receivers"),
+    [
+        ("devices/7/telemetry", None, [("devices.alerts", "devices/#", ""), ("devices.storage", "telemetry", "")]),
+        (
+            "devices/7/telemetry",
+            b'{"t": 1}',
+            [("devices.alerts", "devices/#", ""), ("devices.storage", "telemetry", "")],
+        ),
+        (
+            "devices/7/telemetry",
+            b'{"t": "x"}',
+            [("devices.alerts", "devices/#", ""), ("devices.storage", "telemetry", "$.t")],
+        ),
+        # What no door takes reaches nobody, and so is nobody's dead letter.
+        ("devices/7/telemetry", b"{", [("devices.alerts", "devices/#", ""), ("devices.storage", "telemetry", "")]),
+        ("devices/7/secret", None, [("devices.alerts", "devices/#", "")]),
+        ("rooms/1/whispers", b"{}", []),
+    ],
+)
+def test_it_names_the_services_that_would_get_it(
+    topic: str, payload: bytes | None, receivers: list[tuple[str, str, str]]
+) -> None:
+    found = explain(DECLARED, topic, ALICE, payload, participants=[STORAGE, ALERTS, SHOP]).receivers
+    assert [(one.group, one.pattern.removeprefix("devices/{device}/")) for one in found] == [r[:2] for r in receivers]
+    for one, (_, _, says) in zip(found, receivers, strict=True):
+        assert says in one.payload_error
+        assert bool(one.payload_error) is bool(says)
+
+
+def test_of_a_filter_it_names_everybody_who_gets_some_of_it() -> None:
+    found = explain(DECLARED, "devices/#", ALICE, participants=[STORAGE, ALERTS, SHOP]).receivers
+    assert [(one.group, one.pattern) for one in found] == [
+        ("devices.alerts", "devices/#"),
+        ("devices.storage", "devices/{device}/telemetry"),
+        ("devices.storage", "devices/+/gone"),
+    ]
+
+
+@pytest.mark.parametrize("payload", [b"\xff", b"[" * 50_000, b'"\xff"'])
+def test_bytes_that_a_function_cannot_read_are_told_not_raised(payload: bytes) -> None:
+    parties = [Participant("try.all", (Consumed("try/#", list[int]),))]
+    (found,) = explain(DECLARED, "try/x", ALICE, payload, participants=parties).receivers
+    assert found == Receiver("try.all", "try/#", found.payload_error)
+    assert found.payload_error
+
+
+def test_it_names_the_mqtt_topics_that_are_mapped_to_it() -> None:
+    rules = [Rule("tele/{device}/SENSOR", "devices/{device}/telemetry"), Rule("old/x", "try/x")]
+    assert explain(DECLARED, "devices/7/telemetry", ALICE, rules=rules).mapped == ("tele/{device}/SENSOR",)
+    assert explain(DECLARED, "#", ALICE, rules=rules).mapped == ("tele/{device}/SENSOR", "old/x")
+
+
+def test_a_schema_is_told_by_its_name_and_asked_of_the_payload() -> None:
+    declared = Declared([Topic(pattern="a/x", schema=Reading), Topic(pattern="a/y", schema=list[int] | None)])
+    told = explain(declared, "a/x", ALICE, b'{"t": "warm"}')
+    assert told.lines[0].schema == "Reading"
+    assert "not a a/x payload" in told.payload_error
+    assert explain(declared, "a/y", ALICE).lines[0].schema == "list[int] | None"

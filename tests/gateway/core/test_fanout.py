@@ -162,3 +162,11 @@ def test_who_joins_after_a_change_is_served_from_all_places_while_others_stand_w
     assert fanout.wanted("b.0")
     fanout.send([record(1)])
     assert new.frames == [b"[json # e1 1]"], "what it hears names all its places"
+
+
+def test_the_filters_that_somebody_has_of_a_topic() -> None:
+    fanout = Fanout()
+    for filter in ("a/1", "a/+", "b"):
+        fanout.join(filter, P, "json", JSON, Sink())
+    assert sorted(fanout.filters("a/1")) == ["a/+", "a/1"]
+    assert fanout.filters("c") == []
