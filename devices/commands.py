@@ -14,6 +14,7 @@ import msgspec
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Column
 
 from devices import limits
 from devices.radio import Plan, Tally, run
@@ -84,9 +85,11 @@ def simulate(
     known = _accounts(accounts, [f"sim-{n:04}" for n in range(devices)], url, token_file)
     plan = Plan(readings, every, Faults(duplicate, reorder, late, dropout, spike), seed)
     at = urlsplit(broker)
+    console = Console()
+    # A pipe gets the line as it is at the end. The last column alone wraps: where none does, all are cut.
     bar = Progress(
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[said]}"),
-        TimeElapsedColumn(),
+        TextColumn("{task.description}"), BarColumn(20), MofNCompleteColumn(), TimeElapsedColumn(),
+        TextColumn("{task.fields[said]}", table_column=Column()), console=console,
     )  # fmt: skip
     with bar:
         task = bar.add_task("readings", total=devices * readings, said="")
@@ -100,9 +103,10 @@ def simulate(
         except OSError as error:
             Console(stderr=True).print(f"error: {broker}: {error.strerror or error}")
             raise typer.Exit(1) from None
-    Console().print(
+    console.print(
         f"{tally.made} readings, {tally.lost} lost on purpose; "
-        f"{tally.acknowledged} of {tally.sent} messages acknowledged"
+        f"{tally.acknowledged} of {tally.sent} messages acknowledged",
+        soft_wrap=True,
     )
     if tally.acknowledged < tally.sent:
         raise typer.Exit(1)

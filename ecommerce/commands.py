@@ -12,6 +12,7 @@ import httpx
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Column
 
 from ecommerce.simulation import Result, customer, run, stock_up
 
@@ -39,20 +40,25 @@ def simulate(
         Console(stderr=True).print(f"error: {errors.exceptions[0]}")
         raise typer.Exit(1) from None
     ends = ", ".join(f"{count} {end}" for end, count in sorted(result.ends.items()))
-    Console().print(f"{ends}; answered in {result.p50:.0f} ms (median), {result.p99:.0f} ms (99 %)")
+    said = f"{ends}; answered in {result.p50:.0f} ms (median), {result.p99:.0f} ms (99 %)"
+    Console().print(said, soft_wrap=True)
     if result.ends.get("open"):
         raise typer.Exit(1)
 
 
+def shown(console: Console) -> Progress:
+    """Return how a day's progress looks; a pipe gets its lines as they are at the end."""
+    # The last column alone wraps: where none does, all are cut.
+    ends = TextColumn("{task.fields[ends]}", table_column=Column())
+    columns = TextColumn("{task.description}"), BarColumn(20), MofNCompleteColumn(), TimeElapsedColumn(), ends
+    return Progress(*columns, console=console)
+
+
 async def _day(url: str, operator: str, customers: int, orders: int, within: float) -> Result:
-    bar = Progress(
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[ends]}"),
-        TimeElapsedColumn(),
-    )  # fmt: skip
     async with httpx.AsyncClient(base_url=url, timeout=30, trust_env=False) as http:
         await stock_up(http, operator, orders)
         tokens = [await customer(http) for _ in range(customers)]
-        with bar:
+        with shown(Console()) as bar:
             placing = bar.add_task("placed", total=orders, ends="")
             ending = bar.add_task("ended", total=orders, ends="")
 

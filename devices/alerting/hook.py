@@ -44,15 +44,24 @@ def signature(secret: bytes, id: str, at: int, body: bytes) -> str:
 
 async def post(channel: Channel, private: bool, id: str, at: int, body: bytes) -> None:
     """POST ``body``; raises :class:`Undelivered` to try again, and `Rejected` where that would change nothing."""
-    url = httpx.URL(channel.url)
+    try:
+        url = httpx.URL(channel.url)
+    except httpx.InvalidURL:
+        raise Rejected("the URL of the channel is none") from None
     if url.scheme != "https" and not (private and url.scheme == "http"):
         raise Rejected("the URL of the channel is not https")
+    port = (443 if url.scheme == "https" else 80) if url.port is None else url.port
+    if not 0 < port < 65536:
+        raise Rejected(f"the URL of the channel has the port {port}")
+    # As it goes over the wire: Python's own reading of other letters is an older one (IDNA 2003), of another name.
+    host = url.raw_host.decode()
     try:
         secret = channel.secret
-        port = url.port or (443 if url.scheme == "https" else 80)
-        found = await asyncio.get_running_loop().getaddrinfo(url.host, port, type=socket.SOCK_STREAM)
+        found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except OSError as error:
         raise Undelivered(f"{type(error).__name__}: {error.strerror}") from None
+    except UnicodeError:
+        raise Rejected("the URL of the channel names no host") from None
     addresses = [str(one[4][0]) for one in found]
     if not secret or not (private or all(open_to_us(one) for one in addresses)):
         raise Rejected("the channel has no secret" if not secret else "the URL leads into a private network")
@@ -64,7 +73,7 @@ async def post(channel: Channel, private: bool, id: str, at: int, body: bytes) -
         "webhook-signature": signature(secret, id, at, body),
     }
     # To the address that was judged: a name that leads elsewhere when it is asked again is not asked again.
-    to, more = url.copy_with(host=addresses[0]), {"sni_hostname": url.host}
+    to, more = url.copy_with(host=addresses[0]), {"sni_hostname": host}
     try:
         async with httpx.AsyncClient(timeout=limits.ASK_WITHIN, trust_env=False) as http:
             answer = await http.post(to, content=body, headers=headers, extensions=more)

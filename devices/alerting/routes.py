@@ -83,7 +83,11 @@ def covered(device: ColumnElement[str], rule: Rule) -> ColumnElement[bool]:
     return device == rule.devices
 
 
-@operation("The rules that are in force.", grants=PEOPLE)
+@operation(
+    "The rules that are in force.",
+    grants=PEOPLE,
+    description=f"All of them: there may be {limits.RULES_MOST}; no pages.",
+)
 async def all_rules(request: Request) -> list[Known]:
     async with reading(request) as db:
         return [Known(rule=name, **msgspec.structs.asdict(rule)) for name, _, rule in await rules(db)]

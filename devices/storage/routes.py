@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from typing import Annotated, Any, Final, Literal, TypeVar
+from typing import Annotated, Any, Final, Literal, TypeVar, get_args
 
 import msgspec
 from sqlalchemy import tuple_
@@ -21,10 +21,8 @@ from gateway.web import Listing, Page, Refused, operation
 T = TypeVar("T")
 
 
-class Latest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Age in ms from which a value is stale."""
-
-    stale_after: Time = limits.STALE_AFTER
+class Latest(Listing, frozen=True):
+    stale_after: Annotated[Time, msgspec.Meta(description="Age in ms.")] = limits.STALE_AFTER
 
 
 class Value(msgspec.Struct, frozen=True):
@@ -92,14 +90,16 @@ class Losses(msgspec.Struct, frozen=True):
 
 
 @operation("The last value of each metric, by event time, with its age.", grants=READERS)
-async def newest(request: Request, query: Latest) -> list[Value]:
+async def newest(request: Request, query: Latest) -> Page[Value]:
     now = time.time_ns() // 1_000_000
-    wanted = LATEST.select().where(LATEST.c.device == request.path_params["device"]).order_by(LATEST.c.metric)
+    of = LATEST.c
+    wanted = LATEST.select().where(of.device == request.path_params["device"], of.metric > query.after)
     async with reading(request) as db:
-        rows = (await db.execute(wanted)).all()
-    return [
+        rows = (await db.execute(wanted.order_by(of.metric).limit(query.limit + 1))).all()
+    some = [
         Value(row.metric, row.ts, row.value, max(0, now - row.ts), now - row.ts > query.stale_after) for row in rows
     ]
+    return Page.of(some, query, lambda one: one.metric)
 
 
 @operation(
@@ -146,20 +146,27 @@ def _bar(row: Any) -> Bar:
 def _position(after: str, kind: type[T]) -> T:
     """Return the key behind ``?after=``, which `Page.of` made."""
     try:
-        return msgspec.convert(after.split("/", 2), kind, strict=False)
+        return msgspec.convert(after.split("/", len(get_args(kind)) - 1), kind, strict=False)  # a boot may have a "/"
     except msgspec.ValidationError:
         raise Refused("after is not the `next` of such a page", "leave it out to begin anew") from None
 
 
 @operation(
-    "What came, what came twice and what is missing, of each start of the device; the newest first.", grants=READERS
+    "What came, what came twice and what is missing, of each start of the device.",
+    grants=READERS,
+    description="The newest first: one that is heard again meanwhile is on the first page then.",
 )
-async def losses(request: Request) -> list[Losses]:
-    wanted = RUNS.select().where(RUNS.c.device == request.path_params["device"]).order_by(RUNS.c.ts.desc())
+async def losses(request: Request, query: Listing) -> Page[Losses]:
+    key = (RUNS.c.ts, RUNS.c.boot)
+    wanted = RUNS.select().where(RUNS.c.device == request.path_params["device"])
+    if query.after:
+        wanted = wanted.where(tuple_(*key) < _position(query.after, tuple[Time, str]))
+    wanted = wanted.order_by(*(one.desc() for one in key)).limit(query.limit + 1)
     async with reading(request) as db:
-        rows = (await db.execute(wanted.limit(limits.PAGE))).all()
+        rows = (await db.execute(wanted)).all()
     found = [(row.boot, Run(row.first, row.last, row.received, row.doubled, row.ts)) for row in rows]
-    return [Losses(boot=boot, lost=run.lost, **msgspec.structs.asdict(run)) for boot, run in found]
+    some = [Losses(boot=boot, lost=run.lost, **msgspec.structs.asdict(run)) for boot, run in found]
+    return Page.of(some, query, lambda one: f"{one.ts}/{one.boot}")
 
 
 ROUTES = (

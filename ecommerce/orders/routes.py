@@ -54,7 +54,7 @@ class Order(msgspec.Struct, frozen=True):
     status: Status
     payment: Payment
     fulfilment: Fulfilment
-    #: A tracking number, the code of a decline, the articles that are short.
+    #: Why it turned back: the code of a decline, the articles that are short.
     detail: str
     total: int
     currency: str

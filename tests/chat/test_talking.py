@@ -9,7 +9,8 @@ import pytest
 
 from chat import limits
 from chat.tables import LOG
-from tests.chat.talk import WITHIN, Chat, Person, new_id, seqs, texts
+from gateway import limits as bounds
+from tests.chat.talk import WITHIN, Chat, Device, Person, new_id, seqs, texts
 from tests.servers import eventually
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -197,25 +198,38 @@ async def test_typing_leaves_no_trace(chat: Chat, monkeypatch: pytest.MonkeyPatc
     assert {entry["kind"] for entry in await ann.history(room)} == {"joined"}
 
 
-async def test_presence_is_of_users(chat: Chat) -> None:
-    ann, bob = chat.person("ann"), chat.person("bob")
-    room = await ann.makes("public", bob)
+async def test_presence_is_of_users(chat: Chat, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bounds, "PRESENCE_LINGER", 0.3)
+    monkeypatch.setattr(bounds, "PRESENCE_BEAT", 0.2)
+    ann, bob, cem = (chat.person(name) for name in ("ann", "bob", "cem"))
+    room = await ann.makes("public", bob, cem)
 
     async def there(*people: Person) -> bool:
         users = (await ann.gets("GET", f"{room}/presence"))["users"]
         return bool(users == sorted(person.name for person in people))
 
+    def breaks(device: Device) -> None:
+        device.client.connection.transport.abort()
+
     assert await there()
-    async with bob.device() as phone, bob.device() as laptop, ann.device() as of_ann:
-        await of_ann.watches(room, join_leave=True)
-        for device in (phone, laptop):
-            await device.watches(room)
-        await eventually(lambda: there(ann, bob), within=WITHIN)
-        await phone.client.ask("unsubscribe", channel=f"chat/rooms/{room}/messages")
-        assert await there(ann, bob)
-        await laptop.client.ask("unsubscribe", channel=f"chat/rooms/{room}/messages")
-        await eventually(lambda: there(ann), within=WITHIN)
-        await of_ann.until(lambda: any("leave" in push for push in of_ann.client.pushes))
-        for what in ("join", "leave"):
-            told = [push[what]["info"]["user"] for push in of_ann.client.pushes if what in push]
-            assert told.count(bob.name) == 1, what
+    async with bob.device() as phone, bob.device() as tablet, bob.device() as laptop, cem.device() as of_cem:
+        async with ann.device() as of_ann:
+            await of_ann.watches(room, join_leave=True)
+            for device in (phone, tablet, laptop, of_cem):
+                await device.watches(room)
+            await eventually(lambda: there(ann, bob, cem), within=WITHIN)
+            await phone.client.ask("unsubscribe", channel=f"chat/rooms/{room}/messages")
+            breaks(tablet)
+            breaks(of_cem)
+            # Once nobody waits for Cem to come back, nobody waits for the tablet.
+            await eventually(lambda: there(ann, bob), within=WITHIN)
+            breaks(laptop)
+            await eventually(lambda: there(ann), within=WITHIN)
+            await of_ann.until(lambda: ("leave", bob.name) in moves(of_ann))
+            assert [moves(of_ann).count((what, bob.name)) for what in ("join", "leave")] == [1, 1]
+
+
+def moves(device: Device) -> list[tuple[str, str]]:
+    """Who came and left, as ``device`` was told."""
+    pushes = device.client.pushes
+    return [(what, push[what]["info"]["user"]) for push in pushes for what in ("join", "leave") if what in push]

@@ -6,7 +6,7 @@ import asyncio
 import socket
 import time
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from email import message_from_bytes
 from email.message import EmailMessage
 from email.policy import default
@@ -91,11 +91,13 @@ class Mails:
 
 
 class Receiver:
-    """A webhook's other end on loopback that keeps headers and body of what it gets, or refuses it."""
+    """A webhook's other end on loopback that keeps headers and body of what it gets, or refuses it; it ``answers``."""
 
     def __init__(self) -> None:
         self.got: list[tuple[dict[str, str], bytes]] = []
         self.refuse, self.refused, self.port = 0, 0, 0
+        self.answers = asyncio.Event()
+        self.answers.set()
 
     @asynccontextmanager
     async def serving(self) -> AsyncIterator[None]:
@@ -115,6 +117,8 @@ class Receiver:
             self.refused += 1
         else:
             self.got.append((headers, body))
+        await self.answers.wait()
         writer.write(f"HTTP/1.1 {self.refuse or 204} x\r\ncontent-length: 0\r\nconnection: close\r\n\r\n".encode())
-        await writer.drain()
+        with suppress(ConnectionError):  # whoever asked may be dead by now
+            await writer.drain()
         writer.close()

@@ -6,12 +6,14 @@
     kept = await read("sqlite:////…/devices.storage.db")                    # or postgresql://…
     assert faults(ledger, kept) == []
     assert alert_faults(ledger, kept, {"hot": Rule(…)}, told) == []         # told: every `devices.events.Alert`
+    assert alert_faults(ledger, kept, rules, told, {"pump-2": heard}) == [] # who stays away, and when it was heard last
 
 A message that was sent and never acknowledged is a third outcome: it may be there. ``faults`` says what is lost,
 doubled, changed or made up; which rollups, last values and counts of gaps are not what the stored readings make.
 ``alert_faults`` walks the stored readings in the order in which they were sent, by rules that were there before the
 first of them: which alerts should have begun and ended, and which were told. Silence has no reading: of it, that
-beginnings and ends take turns. Ask both at rest. One fault is one line; none is [].
+beginnings and ends take turns; where ``away`` is given, that those devices fired once and all others never. Ask both
+at rest. One fault is one line; none is [].
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ from sqlalchemy import Connection, Table, create_engine
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from devices.alerting.rules import Rule
-from devices.events import Alert
+from devices.events import ALL, Alert
 from devices.storage.rollup import SIZES
 from devices.storage.tables import LATEST, POINTS, ROLLUPS, RUNS
 
@@ -183,8 +185,18 @@ def _runs(kept: Kept) -> Iterator[str]:
             yield f"run {key}: {row}, where {len(some)} readings leave {gaps} gaps from {min(some)} to {max(some)}"
 
 
-def alert_faults(ledger: Ledger, kept: Kept, rules: Mapping[str, Rule], told: Iterable[Alert]) -> list[str]:
-    """Say what is wrong with what alerting told: each transition once, in a device's order."""
+def alert_faults(
+    ledger: Ledger,
+    kept: Kept,
+    rules: Mapping[str, Rule],
+    told: Iterable[Alert],
+    away: Mapping[str, int] | None = None,
+) -> list[str]:
+    """Say what is wrong with what alerting told: each transition once, in a device's order.
+
+    ``away``: device → when it was heard last, in ms by our clock; of all that do not come back, by the end of a run in
+    which nobody else was silent for long.
+    """
     heard: dict[tuple[str, str], list[Alert]] = defaultdict(list)
     for alert in told:
         heard[alert.rule, alert.device].append(alert)
@@ -196,6 +208,7 @@ def alert_faults(ledger: Ledger, kept: Kept, rules: Mapping[str, Rule], told: It
                 whats = [one.what for one in some]
                 if key[0] == name and whats != [("firing", "resolved")[n % 2] for n in range(len(whats))]:
                     found.append(f"alert {key}: {whats} do not take turns")
+            found += _silence(name, rule, heard, away) if away is not None else []
             continue
         for device in sorted(devices | {device for one, device in heard if one == name}):
             right = _walked(ledger, kept, rule, device)
@@ -204,6 +217,18 @@ def alert_faults(ledger: Ledger, kept: Kept, rules: Mapping[str, Rule], told: It
             if said != right:
                 found.append(f"alert {(name, device)}: told {said}, where the readings make {right}")
     return found
+
+
+def _silence(
+    name: str, rule: Rule, heard: Mapping[tuple[str, str], list[Alert]], away: Mapping[str, int]
+) -> Iterator[str]:
+    # Of the fleet as one, only that beginnings and ends take turns: nothing comes while the broker is away.
+    for device in sorted(away.keys() | {device for one, device in heard if one == name and device != ALL}):
+        said = [(one.what, one.occurred) for one in heard.get((name, device), ())]
+        due = away.get(device, 0) + (rule.after or 0) * 1000
+        # Silence is told when a look finds it: never before.
+        if [what for what, _ in said] != ["firing"] * (device in away) or any(at < due for _, at in said):
+            yield f"alert {(name, device)}: told {said}, " + (f"due at {due:.0f}" * (device in away) or "never silent")
 
 
 def _walked(ledger: Ledger, kept: Kept, rule: Rule, device: str) -> list[tuple[str, int, float]]:

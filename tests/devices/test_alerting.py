@@ -153,6 +153,42 @@ async def test_who_may_not_come_in_is_neither_silent_nor_anything_else(fleet: Fl
         assert (await heard(fleet, out, 1))[0].what == "firing"
 
 
+async def test_a_kill_leaves_alerts_as_they_were_and_each_ends_once(fleet: Fleet) -> None:
+    rule = {"kind": "above", "metric": "temp", "threshold": 30}
+    async with (
+        talking(fleet, "loud-3"),
+        ruled(fleet, "stays", devices="stays-hot", **rule),
+        ruled(fleet, "mute", kind="silent", devices="mute-*", after=0.5),
+    ):
+        await fleet.says("stays-hot", (1, HOUR, 31))
+        await fleet.says("mute-1", (1, HOUR, 1))
+        for name, device in (("stays", "stays-hot"), ("mute", "mute-1")):
+            await heard(fleet, device, 1)
+            path = f"/devices/alerting/alerts/{name}/{device}/acknowledge"
+            await fleet.done("POST", path, {"comment": "on my way"})
+        async with fleet.gateway.away("devices.alerting", killed=True):
+            await fleet.says("stays-hot", (2, HOUR + 1, 32))
+            await fleet.says("mute-2", (1, HOUR, 1))
+        await heard(fleet, "mute-2", 1)  # so it looked again who is silent
+        await fleet.rests()
+        standing = {one["device"]: one for name in ("stays", "mute") for one in await firing(fleet, name)}
+        assert standing["stays-hot"]["at"] == HOUR + 1
+        for device in ("stays-hot", "mute-1"):
+            assert (standing[device]["acknowledged"], standing[device]["comment"]) == ("operator:root", "on my way")
+            assert await whats(fleet, device, 1) == [("firing", "")]
+        # Patient from now on: who speaks once more is not silent again. Killed with an end in hand, and before one.
+        quiet = {"kind": "silent", "devices": "mute-*", "after": 3600}
+        await fleet.done("PUT", "/devices/alerting/rules/mute", quiet)
+        await fleet.says("stays-hot", (3, HOUR + 2, 20))
+        async with fleet.gateway.away("devices.alerting", killed=True):
+            await fleet.says("mute-1", (2, HOUR, 1))
+        for device in ("stays-hot", "mute-1"):
+            await heard(fleet, device, 2)
+        await fleet.rests()
+        for device in ("stays-hot", "mute-1"):
+            assert await whats(fleet, device, 2) == [("firing", ""), ("resolved", "")]
+
+
 async def test_where_nothing_at_all_is_heard_one_alert_says_so(fleet: Fleet) -> None:
     names = [f"cut-{n}" for n in range(3)]
     async with ruled(fleet, "cut", kind="silent", devices="cut-*", after=3.0):
@@ -268,6 +304,7 @@ async def test_what_a_changed_rule_left_ends_with_the_next_reading_too(fleet: Fl
 
 
 async def test_mail_and_webhook_hear_of_it_also_when_they_were_away(fleet: Fleet, channels: Path) -> None:
+    """Whoever was away or died, each of them hears of each transition by one id, once or again."""
     mails, receiver = Mails(), Receiver()
     async with mails.serving(), receiver.serving():
         with pytest.MonkeyPatch.context() as patch:
@@ -279,15 +316,39 @@ async def test_mail_and_webhook_hear_of_it_also_when_they_were_away(fleet: Fleet
             async with ruled(fleet, "loud", devices="told", **rule):
                 await fleet.says("told", (1, HOUR, 31))
                 await eventually(lambda: mails.refused > 0 and receiver.refused > 0, within=WITHIN)
+                async with fleet.gateway.away("devices.alerting", killed=True):
+                    mails.refused = receiver.refused = 0
+                await eventually(lambda: mails.refused > 0 and receiver.refused > 0, within=WITHIN)
                 mails.refuse, receiver.refuse = "", 0
+                receiver.answers.clear()  # it dies after this heard of it, and before it knows
                 await eventually(lambda: bool(mails.got and receiver.got), within=WITHIN)
+                async with fleet.gateway.away("devices.alerting", killed=True):
+                    receiver.answers.set()
                 await fleet.rests()
-                (mail,), ((headers, body),) = mails.got, receiver.got
-    assert str(mail["Subject"]) == "[warning] loud firing: told"
-    at = int(headers["webhook-timestamp"])
-    assert headers["webhook-signature"] == signature(SECRET, headers["webhook-id"], at, body)
-    assert headers["webhook-id"] in str(mail["Message-ID"]).replace("-ops@", "-pager@")
-    assert b'"what":"firing"' in body
+                await fleet.says("told", (2, HOUR + 1, 20))
+                await eventually(lambda: min(len(posted(receiver)), len(sent(mails))) > 1, within=WITHIN)
+                await fleet.rests()
+    assert len(receiver.got) > 2
+    for (id, (body,)), (mail_id, (subject,)), what in zip(
+        posted(receiver).items(), sent(mails).items(), ("firing", "resolved"), strict=True
+    ):
+        assert f'"what":"{what}"'.encode() in body
+        assert subject == f"[warning] loud {what}: told"
+        assert id in mail_id.replace("-ops@", "-pager@")
+    for headers, body in receiver.got:
+        at = int(headers["webhook-timestamp"])
+        assert headers["webhook-signature"] == signature(SECRET, headers["webhook-id"], at, body)
+
+
+def posted(receiver: Receiver) -> dict[str, set[bytes]]:
+    """What came by each id, in the order in which these came first."""
+    ids = [headers["webhook-id"] for headers, _ in receiver.got]
+    return {id: {body for headers, body in receiver.got if headers["webhook-id"] == id} for id in ids}
+
+
+def sent(mails: Mails) -> dict[str, set[str]]:
+    ids = [str(mail["Message-ID"]) for mail in mails.got]
+    return {id: {str(mail["Subject"]) for mail in mails.got if mail["Message-ID"] == id} for id in ids}
 
 
 async def test_a_private_target_is_a_dead_letter(fleet: Fleet, channels: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -44,6 +44,24 @@ async def test_a_window_is_told_once_and_revised_by_late_data(fleet: Fleet) -> N
     assert (told.count, told.mean, told.max, told.revision) == (3, 3.0, 5.0, 1)
 
 
+async def test_a_device_that_is_far_ahead_closes_no_window_of_another(fleet: Fleet) -> None:
+    await fleet.says("behind", (1, HOUR, 1.0), (2, HOUR + 30_000, 3.0))
+    await fleet.says("ahead", (1, HOUR, 9.0), (2, HOUR + 40 * MINUTE, 9.0))
+    assert [one.start for one in await windows(fleet, "ahead", 1)] == [HOUR]
+    await fleet.says("behind", (3, HOUR + 59_000, 5.0))
+    await fleet.rests()
+    assert await windows(fleet, "behind", 0) == []
+    marks = {name: await fleet.get(f"/devices/analytics/{name}/watermark") for name in ("behind", "ahead")}
+    assert {name: (one["watermark"], one["late"]) for name, one in marks.items()} == {
+        "behind": (HOUR + 59_000 - limits.LATENESS, 0),
+        "ahead": (HOUR + 40 * MINUTE - limits.LATENESS, 0),
+    }
+    await fleet.says("behind", (4, HOUR + MINUTE + limits.LATENESS, 7.0))
+    (told,) = await windows(fleet, "behind", 1)
+    assert (told.start, told.count, told.mean, told.revision) == (HOUR, 3, 3.0, 0)
+    assert len(await windows(fleet, "ahead", 1)) == 1
+
+
 async def test_what_is_later_than_late_is_counted(fleet: Fleet) -> None:
     await fleet.says("slow", (1, HOUR, 1.0), (2, HOUR - 2 * limits.WINDOW_KEPT, 1.0))
     await fleet.rests()

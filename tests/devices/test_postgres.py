@@ -51,8 +51,10 @@ async def test_a_fleet_on_postgresql() -> None:
             for name in names:
                 (hour,) = (await fleet.get(f"/devices/storage/{name}/series/temp?begin={HOUR}&level=hour"))["items"]
                 assert (hour["count"], hour["min"], hour["max"]) == (13, 2.0, 40.0)
-                (run,) = await fleet.get(f"/devices/storage/{name}/losses")
+                (run,) = (await fleet.get(f"/devices/storage/{name}/losses"))["items"]
                 assert (run["received"], run["doubled"], run["lost"]) == (13, 1, 3)
+                for rest in (f"losses?after={run['ts']}/{run['boot']}", "latest?after=temp"):
+                    assert (await fleet.get(f"/devices/storage/{name}/{rest}"))["items"] == []
                 said = await fleet.gateway.events(f"devices/{name}/windows/temp", 2, within=WITHIN)
                 assert {one.json(Window).start for one in said} == {HOUR}
                 assert said[-1].json(Window).count == 4

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -13,6 +14,8 @@ import jwt
 import pytest
 
 from gateway.testing.origin import SERVICES
+from tests.deploy.mqtt_clients import Peer
+from tests.devices.broker import WORD, Broker
 from tests.devices.fleet import HOUR, WITHIN, Fleet
 from tests.gateways import Client, client
 from tests.journeys.event_source import Source, source
@@ -163,3 +166,62 @@ async def test_a_viewer_changes_nothing(fleet: Fleet) -> None:
                 assert (await http.request(method, f"/devices/{path}", json=body)).status_code == 403, (who, path)
             for topic in TOPICS if who != "device:rt-a" else TOPICS[2:]:
                 assert (await http.post(f"/topics/{topic}", json={})).status_code == 403, (who, topic)
+
+
+async def test_over_websocket_a_device_says_nothing_in_the_name_of_another(fleet: Fleet) -> None:
+    url = fleet.gateway.url.replace("http", "ws") + "/connection/websocket"
+    reading = {"boot": "b", "seq": 1, "ts": HOUR, "m": {"temp": 31}}
+    async with client(url, bearer(fleet, "device:ws-b")) as one:
+        for topic, said in (
+            ("telemetry", reading),
+            ("status", {"state": "offline"}),
+            ("registered", {"state": "deleted"}),
+            ("errors", {"event": "x", "error": "y"}),
+        ):
+            to = f"devices/ws-a/{topic}"
+            for asked in (
+                await one.ask("publish", channel=to, data=said),
+                await one.ask("rpc", method="publish", data={"topic": to, "data": said}),
+                await one.ask("rpc", method="request", data={"topic": to, "data": said}),
+                await one.ask("rpc", method=to, data=said),
+            ):
+                assert asked["error"]["code"] == 103, (to, asked)
+        assert "error" not in await one.ask("publish", channel="devices/ws-b/telemetry", data=reading)
+        more = {"topic": "devices/ws-b/telemetry", "data": {**reading, "seq": 2}}
+        assert "error" not in await one.ask("rpc", method="publish", data=more)
+    assert len(await fleet.gateway.events("devices/ws-b/telemetry", 2, within=WITHIN)) == 2
+    await fleet.rests()
+    assert await fleet.gateway.events("devices/ws-a/#") == []
+    assert (await fleet.get("/devices/storage/ws-a/latest"))["items"] == []
+
+
+async def test_over_mqtt_neither_a_will_nor_what_is_retained_is_in_the_name_of_another(
+    fleet: Fleet, broker: Broker
+) -> None:
+    words = {}
+    for name in ("rt-m", "rt-n"):
+        words[name] = (await fleet.done("POST", "/devices/registry/", {"device": name}))["password"]
+    for name, word in words.items():
+        (await broker.enters(name, word)).close()
+    await asyncio.to_thread(_foreign, broker.port, words["rt-n"])
+
+
+def _foreign(port: int, word: str) -> None:
+    with (
+        Peer("127.0.0.1", "gateway", WORD, port=port, client_id="hears") as hears,
+        Peer("127.0.0.1", "gateway", WORD, port=port, client_id="comes later") as later,
+    ):
+        hears.subscribe("devices/#")
+        for topic in ("status", "shadow/delta"):
+            Peer("127.0.0.1", "rt-n", word, port=port, will=f"devices/rt-m/{topic}").vanish()
+        Peer("127.0.0.1", "rt-n", word, port=port, will="devices/rt-n/status").vanish()
+        assert hears.until("devices/rt-n/status") == []
+        with Peer("127.0.0.1", "rt-n", word, port=port) as device:
+            for topic in ("status", "telemetry", "errors"):
+                assert device.publish(f"devices/rt-m/{topic}", retain=True) == 0x87  # Not authorized
+            assert device.publish("devices/rt-n/telemetry", retain=True) == 0
+            assert hears.until("devices/rt-n/telemetry") == ["devices/rt-n/status"]
+            for filter in ("devices/rt-m/#", "devices/rt-n/#"):  # what is retained for the first comes before
+                later.subscribe(filter)
+            assert later.until("devices/rt-n/telemetry") == []
+            device.publish("devices/rt-n/telemetry", b"", retain=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
+from urllib.parse import quote
 
 import msgspec
 import pytest
@@ -19,6 +20,10 @@ async def rolled(fleet: Fleet, device: str, level: str) -> list[dict[str, Any]]:
     return list(items)
 
 
+async def lost(fleet: Fleet, device: str) -> list[dict[str, Any]]:
+    return list((await fleet.get(f"/devices/storage/{device}/losses"))["items"])
+
+
 async def test_late_data_corrects_the_rollups_and_nothing_counts_twice(fleet: Fleet) -> None:
     await fleet.says("late", (1, HOUR + 1_000, 10.0), (3, HOUR + 61_000, 30.0))
     await fleet.rests()
@@ -29,41 +34,73 @@ async def test_late_data_corrects_the_rollups_and_nothing_counts_twice(fleet: Fl
     assert await rolled(fleet, "late", "hour") == [{"start": HOUR, "count": 3, "mean": 14.0, "min": 2.0, "max": 30.0}]
     assert [item["count"] for item in await rolled(fleet, "late", "minute")] == [2, 1]
     assert [item["seq"] for item in await rolled(fleet, "late", "raw")] == [1, 2, 3]
-    (newest,) = await fleet.get("/devices/storage/late/latest")
+    (newest,) = (await fleet.get("/devices/storage/late/latest"))["items"]
     assert (newest["ts"], newest["value"], newest["stale"]) == (HOUR + 61_000, 30.0, True)
     assert newest["age"] > 0
-    (fresh,) = await fleet.get("/devices/storage/late/latest?stale_after=99999999")
+    (fresh,) = (await fleet.get("/devices/storage/late/latest?stale_after=99999999"))["items"]
     assert fresh["stale"] is False
-    (run,) = await fleet.get("/devices/storage/late/losses")
+    (run,) = await lost(fleet, "late")
     assert (run["received"], run["doubled"], run["lost"]) == (3, 2, 0)
 
 
 async def test_a_gap_is_counted_until_it_closes(fleet: Fleet) -> None:
     await fleet.says("gap", (1, HOUR, 1.0), (5, HOUR + 5, 1.0))
     await fleet.rests()
-    assert [run["lost"] for run in await fleet.get("/devices/storage/gap/losses")] == [3]
+    assert [run["lost"] for run in await lost(fleet, "gap")] == [3]
     await fleet.says("gap", (3, HOUR + 3, 1.0))
     await fleet.says("gap", (1, HOUR + 9, 1.0), boot="c")
     await fleet.rests()
-    assert [(run["boot"], run["lost"]) for run in await fleet.get("/devices/storage/gap/losses")] == [
+    assert [(run["boot"], run["lost"]) for run in await lost(fleet, "gap")] == [
         ("c", 0),
         ("b", 2),
     ]
 
 
+async def paged(fleet: Fleet, path: str) -> list[dict[str, Any]]:
+    """All pages of it, each item of which came once."""
+    found, after = list[dict[str, Any]](), ""
+    while True:
+        said = await fleet.get(path + (f"&after={quote(after)}" if after else ""))
+        found += said["items"]
+        if (after := said["next"]) is None:
+            break
+    assert len({msgspec.json.encode(one) for one in found}) == len(found)
+    return found
+
+
 async def test_pages_hold_all_of_it_once(fleet: Fleet) -> None:
-    many = [{"boot": "b", "seq": n, "ts": HOUR + n // 2 * 60_000, "m": {"temp": n}} for n in range(25)]
+    many = [{"boot": "b/1", "seq": n, "ts": HOUR + n // 2 * 60_000, "m": {"temp": n}} for n in range(25)]
     await fleet.gateway.publish("devices/pages/telemetry", many)
     await fleet.rests()
-    for kept, count in (("raw", 25), ("minute", 13)):
-        found, after, path = list[Any](), "", f"/devices/storage/pages/series/temp?begin={HOUR}&level={kept}&limit=4"
-        while True:
-            said = await fleet.get(path + (f"&after={after}" if after else ""))
-            found += [msgspec.json.encode(item) for item in said["items"]]
-            if (after := said["next"]) is None:
-                break
-        assert len(found) == len(set(found)) == count
-    assert (await fleet.get("/devices/storage/pages/series/temp?points=20"))["level"] == "hour"
+    series, six = f"/devices/storage/pages/series/temp?begin={HOUR}", HOUR + 6 * 60_000
+    assert [one["value"] for one in await paged(fleet, f"{series}&level=raw&limit=4")] == list(range(25))
+    minutes = await paged(fleet, f"{series}&level=minute&limit=4")
+    assert minutes[:2] == [
+        {"start": HOUR + n * 60_000, "count": 2, "mean": 2 * n + 0.5, "min": 2.0 * n, "max": 2.0 * n + 1}
+        for n in (0, 1)
+    ]
+    assert [one["start"] for one in minutes] == [HOUR + n * 60_000 for n in range(13)]
+    # From its begin, of minutes the one that this is in, up to before its end.
+    part = f"/devices/storage/pages/series/temp?limit=4&end={six}"
+    raw = await paged(fleet, f"{part}&level=raw&begin={HOUR + 60_000}")
+    assert [one["value"] for one in raw] == list(range(2, 12))
+    assert await paged(fleet, f"{part}&level=minute&begin={HOUR + 119_999}") == minutes[1:6]
+    # The finest that has so few rows.
+    for points, level in ((60, "minute"), (59, "hour")):
+        said = await fleet.get(f"{series}&end={HOUR + 3_600_000}&points={points}")
+        assert (said["level"], said["items"]) == (level, await rolled(fleet, "pages", level))
+    assert await rolled(fleet, "pages", "minute") == minutes
+
+
+async def test_losses_and_last_values_come_in_pages(fleet: Fleet) -> None:
+    for n in range(5):  # three are as new as each other, and two
+        made = {"boot": f"b/{n}", "seq": 1, "ts": HOUR + n // 3, "m": {f"m{n}": n}}
+        await fleet.gateway.publish("devices/starts/telemetry", made)
+    await fleet.rests()
+    path = "/devices/storage/starts"
+    assert [one["boot"] for one in await paged(fleet, f"{path}/losses?limit=2")] == [f"b/{n}" for n in (4, 3, 2, 1, 0)]
+    assert [one["metric"] for one in await paged(fleet, f"{path}/latest?limit=2")] == [f"m{n}" for n in range(5)]
+    assert (await fleet.ask("GET", f"{path}/losses?after=x")).status_code == 400
 
 
 @pytest.mark.parametrize("query", ["level=day", "limit=0", "after=x", "begin=noon", "nothing=1", "begin=1&begin=2"])
@@ -96,7 +133,7 @@ async def test_a_bad_reading_is_mended_and_replayed_and_counts_once(fleet: Fleet
     await fleet.rests()
     (told,) = await fleet.gateway.events("devices/mend/errors", 1, within=WITHIN)
     assert told.json(Wrong) == Wrong(id, "reading 0: temp is str, no number")
-    assert [run["lost"] for run in await fleet.get("/devices/storage/mend/losses")] == [1]
+    assert [run["lost"] for run in await lost(fleet, "mend")] == [1]
     (row,) = (await fleet.get("/dead?group=devices.storage&topic=devices/mend/telemetry"))["letters"]
     assert (row["reason"], row["error"]) == ("rejected", "reading 0: temp is str, no number")
     place = row.get("address") or row["id"]
@@ -106,13 +143,13 @@ async def test_a_bad_reading_is_mended_and_replayed_and_counts_once(fleet: Fleet
     await fleet.says("mend", (3, HOUR + 3000, 3.0))
 
     async def counted() -> bool:
-        return [run["doubled"] for run in await fleet.get("/devices/storage/mend/losses")] == [1]
+        return [run["doubled"] for run in await lost(fleet, "mend")] == [1]
 
     await eventually(counted, within=WITHIN)
     await fleet.rests()
     assert [item["value"] for item in await rolled(fleet, "mend", "raw")] == [1.0, 2.0, 3.0, 4.0]
     assert await rolled(fleet, "mend", "hour") == [{"start": HOUR, "count": 4, "mean": 2.5, "min": 1.0, "max": 4.0}]
-    (run,) = await fleet.get("/devices/storage/mend/losses")
+    (run,) = await lost(fleet, "mend")
     assert (run["received"], run["lost"]) == (4, 0)
     again = await fleet.ask("PUT", f"/dead/{place}", {**bad, "m": {"temp": 3.0}})
     assert again.status_code == 404

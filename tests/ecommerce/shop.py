@@ -49,6 +49,13 @@ class Mails:
     def to(self, person: Person) -> list[str]:
         return [str(mail["Subject"]) for mail in self.got if mail["To"] == person.mail]
 
+    async def say(self, subject: str, *words: str) -> None:
+        """Wait for the mail of that subject: its text says ``words``, and its HTML does."""
+        await until(lambda: subject in [str(mail["Subject"]) for mail in self.got])
+        mail = next(one for one in self.got if str(one["Subject"]) == subject)
+        for body in bodies(mail):
+            assert [word for word in words if word not in body] == [], body
+
     @asynccontextmanager
     async def serving(self) -> AsyncIterator[None]:
         sock = socket.create_server(("127.0.0.1", 0))

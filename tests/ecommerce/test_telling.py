@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from email.message import EmailMessage
@@ -160,14 +161,19 @@ async def test_promotions_are_for_who_agreed(shop: Shop, monkeypatch: pytest.Mon
 async def test_a_simulated_day_ends(shop: Shop) -> None:
     ivy, jon = await shop.person("ivy"), await shop.person("jon")
     await simulation.stock_up(shop.http, shop.token("root", "operator"), 10)
-    seen = list[int]()
+    seen = list[tuple[int, int]]()
     tokens = [one.access for one in (ivy, jon)]
-    run = simulation.run(shop.http, tokens, 10, within=WITHIN, progress=lambda placed, ends: seen.append(placed))
-    result = await run
+
+    def progress(placed: int, ends: Counter[str]) -> None:
+        seen.append((placed, ends.total()))
+
+    result = await simulation.run(shop.http, tokens, 10, within=WITHIN, progress=progress)
     assert sum(result.ends.values()) == 10
     assert "open" not in result.ends
     assert result.ends["completed"]
-    assert seen[-1] == 10
+    # Each step is told: ten times one more is placed, ten times one more has ended.
+    assert seen == sorted(seen)
+    assert (len(set(seen)), seen[-1]) == (20, (10, 10))
     assert 0 < result.p50 <= result.p99
     assert len(await simulation.customer(shop.http)) > 100
 
