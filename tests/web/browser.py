@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections.abc import AsyncIterator
@@ -9,11 +10,12 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Literal
 
+import pytest
 from axe_playwright_python.async_playwright import Axe
-from playwright.async_api import Browser, ConsoleMessage, Page, async_playwright, expect
+from playwright.async_api import Browser, ConsoleMessage, Page, Route, async_playwright, expect
 
+import hatch_build
 from gateway.errors import ServerMissing
-from tests.house import ROOT
 from tests.servers import missing
 
 #: Widths of a phone and of a desk.
@@ -47,9 +49,11 @@ def program() -> str:
 
 
 def built() -> None:
-    """Skip where the pages are not built; with ``CI=true`` fail."""
-    if not (ROOT / "gateway/pages/index.html").exists():
+    """Skip where the pages are not built, with ``CI=true`` fail; fail where they are of other sources than web/ has."""
+    if not hatch_build.STAMP.exists():
         missing(ServerMissing("a build of the pages", "make pages"))
+    if hatch_build.stale():
+        pytest.fail("the pages are of other sources than web/ has now: make pages")
 
 
 @asynccontextmanager
@@ -62,6 +66,19 @@ async def chromium() -> AsyncIterator[Browser]:
             yield browser
         finally:
             await browser.close()
+
+
+@asynccontextmanager
+async def failing(page: Page, path: str) -> AsyncIterator[None]:
+    """Inside the block whatever ``page`` asks at ``path`` is answered 503."""
+
+    async def answer(route: Route) -> None:
+        problem = {"detail": "not now", "status": 503}
+        await route.fulfill(status=503, content_type="application/problem+json", body=json.dumps(problem))
+
+    await page.route(path, answer)
+    yield
+    await page.unroute(path)
 
 
 class Tab:

@@ -8,16 +8,18 @@ from typing import Any
 from playwright.async_api import Locator, Page
 
 from tests.devices.fleet import WITHIN, Fleet
+from tests.servers import eventually
 
 MINUTE = 60_000
 
-#: How many columns of the plot, from one share of its width to another, show the line: its colour, and not its band's.
-_INKED = """([begin, end]) => {
+#: How many columns of the plot, from one share of its width to another, show the line: the colour of what is named, and
+#: not its band's.
+_INKED = """([begin, end, of]) => {
     const canvas = document.querySelector(".chart canvas");
     if (!canvas) return 0;  // what draws is still on its way
     const plot = document.querySelector(".chart .u-over").getBoundingClientRect(), all = canvas.getBoundingClientRect();
     const scale = canvas.width / all.width, width = plot.width * scale, left = (plot.left - all.left) * scale;
-    const colour = getComputedStyle(document.querySelector(".chart")).color.match(/\\d+/g).map(Number);
+    const colour = getComputedStyle(document.querySelector(of)).color.match(/\\d+/g).map(Number);
     const first = Math.round(left + begin * width), columns = Math.round((end - begin) * width);
     const copy = new OffscreenCanvas(canvas.width, canvas.height).getContext("2d", { willReadFrequently: true });
     copy.drawImage(canvas, 0, 0);
@@ -58,9 +60,28 @@ async def birth(fleet: Fleet, device: str, boot: int = 1, state: str = "online")
     await fleet.gateway.event(f"devices/{device}/presence", within=WITHIN)
 
 
-async def inked(page: Page, begin: float = 0.0, end: float = 1.0) -> float:
-    """Return the share of the plot's columns, from one share of its width to another, that the line goes through."""
-    return float(await page.evaluate(_INKED, [begin, end]))
+async def inked(page: Page, begin: float = 0.0, end: float = 1.0, of: str = ".chart") -> float:
+    """Return the share of the plot's columns, from one share of its width to another, that the ink of ``of`` is in."""
+    return float(await page.evaluate(_INKED, [begin, end, of]))
+
+
+async def drawn(page: Page, begin: float, end: float, least: float = 0.0, of: str = ".chart") -> None:
+    """The line goes through more than the share ``least`` of the columns between these shares of the plot."""
+
+    async def enough() -> bool:
+        return await inked(page, begin, end, of) > least
+
+    await eventually(enough, within=WITHIN)
+
+
+def mark(nth: int) -> str:
+    """What shows the colour of the fleet's ``nth`` line, counted from 1."""
+    return f"tr:nth-child({nth}) .mark"
+
+
+def listed(page: Page, device: str) -> Locator:
+    """The row of ``device`` in the list of the fleet."""
+    return rows(page, "Devices, by name").filter(has_text=device)
 
 
 def rows(page: Page, table: str) -> Locator:

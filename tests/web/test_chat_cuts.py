@@ -12,7 +12,7 @@ from chat import limits
 from gateway import limits as bounds
 from tests.chat.talk import Chat, texts
 from tests.faults.proxy import proxy
-from tests.web.browser import chromium, tab
+from tests.web.browser import chromium, failing, tab
 from tests.web.chatting import at, people, said, says, settled
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -96,6 +96,19 @@ async def test_a_connection_that_is_silent_is_noticed_and_replaced(
         between.cut()
         await expect(settled(page)).to_have_text(["before", "meanwhile", "from the silence"], timeout=120_000)
         assert texts(await ann.history(room)) == ["before", "meanwhile", "from the silence"]
+
+
+async def test_a_room_that_cannot_be_watched_says_so_until_it_can(chat: Chat, browser: Browser) -> None:
+    ann, bob = chat.person("ann"), chat.person("bob")
+    room = await ann.makes("public", bob)
+    async with tab(browser) as one, ann.device() as of_ann:
+        page = one.page
+        async with failing(page, "**/tokens"):
+            await at(page, bob, room)
+            await expect(page.get_by_role("alert")).to_contain_text("not now")
+        await expect(page.get_by_role("alert")).to_be_hidden(timeout=60_000)
+        await of_ann.says(room, "heard")
+        await expect(settled(page)).to_have_text(["heard"])
 
 
 async def test_what_is_refused_says_so_and_is_tried_again_or_dropped(chat: Chat, browser: Browser) -> None:

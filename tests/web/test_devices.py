@@ -10,13 +10,13 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 import pytest_asyncio
-from playwright.async_api import Browser, Page, expect
+from playwright.async_api import Browser, expect
 
 from tests.devices.broker import Broker, bridged, broker_of_the_registry
 from tests.devices.fleet import WITHIN, Fleet, open_fleet
 from tests.servers import eventually
 from tests.web.browser import COLOURS, SIZES, chromium, tab
-from tests.web.fleet_stage import MINUTE, birth, inked, look, now, reading, register, rows, send
+from tests.web.fleet_stage import MINUTE, birth, drawn, inked, listed, look, mark, now, reading, register, rows, send
 
 #: One browser, and one fleet, for all of them: they use different devices.
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -57,7 +57,11 @@ async def pumps(fleet: Fleet) -> None:
         first = end - 55 * MINUTE
         wave = [
             reading(
-                k, first + k * 7000, temp=round(22 + 2 * math.sin(k / 25) + k % 3 / 4, 2), flow=3 + n, rpm=1450 + k % 9
+                k,
+                first + k * 7000,
+                temp=round(20 + n + 2 * math.sin(k / 25) + k % 3 / 4, 2),
+                flow=3 + n,
+                rpm=1450 + k % 9,
             )
             for k in range(450)
             if not 380 < k < 400
@@ -79,14 +83,14 @@ async def test_a_sensor_moves_over_mqtt_and_its_line_grows(fleet: Fleet, broker:
         async with bridged(fleet, broker), tab(browser) as one:
             page = one.page
             await look(page, fleet)
-            row = page.get_by_role("row", name="tank-1")
+            row = listed(page, "tank-1")
             await expect(row).to_contain_text("hall 2")
             await expect(row).to_contain_text("never seen")
             await says("status", {"state": "online", "boot": 7})
             await expect(row).to_contain_text("✓ online")
             await says("telemetry", reading(1, now() - 2000, temp=20.5, level=3))
             await expect(row).to_contain_text("temp 20.5")
-            await page.get_by_role("link", name="tank-1").click()
+            await row.get_by_role("link").click()
             await expect(page.get_by_role("heading", name="tank-1")).to_be_focused()
             # The first of its metrics by name, until one is chosen; what came before is there.
             await expect(page.get_by_label("Metric")).to_have_value("level")
@@ -212,9 +216,21 @@ async def test_an_alert_fires_is_acknowledged_and_resolved(fleet: Fleet, browser
         await look(mary.page, fleet, "alerts", by="operator:mary")
         await look(vera.page, fleet, "fleet", by="viewer:vera")
         await expect(mary.page.get_by_role("row", name="hot")).to_contain_text("temp above 30, until it is 25")
-        await expect(vera.page.get_by_role("row", name="oven-1")).to_contain_text("none")
-        await send(fleet, "oven-1", reading(1, now(), temp=42.5))
-        await expect(vera.page.get_by_role("row", name="oven-1")).to_contain_text("✕ 1 firing")
+        await expect(listed(vera.page, "oven-1")).to_contain_text("none")
+        await vera.page.get_by_label("Name or label").fill("oven")
+        await send(fleet, "oven-1", reading(1, now(), temp=24))
+        line = rows(vera.page, "Lines of the chart")
+        await expect(line).to_contain_text("24")
+        await drawn(vera.page, 1, 1.05, of=mark(1))  # its number
+        assert await inked(vera.page, 1, 1.05) == 0
+        await expect(line).not_to_contain_text("firing")
+        await send(fleet, "oven-1", reading(2, now(), temp=42.5))
+        await expect(listed(vera.page, "oven-1")).to_contain_text("✕ 1 firing")
+        # On the chart: a cross at its end, a thicker line, and the word beside its name.
+        await expect(line).to_contain_text("✕ firing")
+        await drawn(vera.page, 1.03, 1.06)  # right of its number
+        await expect(line.locator(".mark")).to_have_css("border-top-width", "4px")
+        await expect(vera.page.get_by_role("img")).to_have_attribute("aria-label", re.compile("fire at oven-1$"))
         firing = rows(mary.page, "Alerts that fire").filter(has_text="oven-1")
         await expect(firing).to_contain_text("✕ critical")
         await expect(firing).to_contain_text("42.5")
@@ -227,12 +243,12 @@ async def test_an_alert_fires_is_acknowledged_and_resolved(fleet: Fleet, browser
         await expect(dialog).to_be_hidden()
         await expect(firing).to_contain_text("✓ by operator:mary on my way <b>")
         # Who only looks sees the same, and nothing to press.
-        await vera.page.get_by_role("row", name="oven-1").get_by_role("link").click()
+        await listed(vera.page, "oven-1").get_by_role("link").click()
         await expect(vera.page.get_by_text("hot fires, acknowledged")).to_be_visible()
         await vera.page.get_by_role("navigation").get_by_role("link", name="Alerts").click()
         await expect(rows(vera.page, "Alerts that fire").filter(has_text="oven-1")).to_contain_text("on my way")
         assert await vera.page.get_by_role("main").get_by_role("button").count() == 0
-        await send(fleet, "oven-1", reading(2, now(), temp=20))
+        await send(fleet, "oven-1", reading(3, now(), temp=20))
         await expect(rows(vera.page, "Alerts that are resolved").filter(has_text="oven-1")).to_be_visible()
         await expect(firing).to_be_hidden()
         assert mary.complaints + vera.complaints == []
@@ -264,16 +280,22 @@ async def test_cut_and_back_the_line_has_no_hole_and_the_page_said_so(fleet: Fle
         assert complained == []
 
 
-async def test_a_hidden_tab_draws_nothing_and_what_came_is_drawn_at_once(fleet: Fleet, browser: Browser) -> None:
-    await register(fleet, "busy-1")
+@pytest.mark.parametrize("view", ["fleet", "device"])
+async def test_a_hidden_tab_draws_nothing_and_what_came_is_drawn_at_once(
+    fleet: Fleet, browser: Browser, view: str
+) -> None:
+    name = f"busy-{view}"
+    await register(fleet, name)
     begin = now() - MINUTE
-    await send(fleet, "busy-1", reading(0, begin, temp=20))
+    await send(fleet, name, reading(0, begin, temp=20))
     async with tab(browser) as one:
         page, heard = one.page, list[str]()
         page.on("websocket", lambda socket: socket.on("framereceived", lambda data: heard.append(str(data))))
-        await look(page, fleet, "device/busy-1/temp/15m")
-        points = rows(page, "Readings")
-        await expect(points).to_have_count(1)
+        await look(page, fleet, "fleet" if view == "fleet" else f"device/{name}/temp/15m")
+        if view == "fleet":
+            await page.get_by_label("Name or label").fill(name)
+        image = page.get_by_role("img")
+        await expect(image).to_have_attribute("aria-label", re.compile("from 20 to 20"))
         await expect(page.get_by_role("banner")).to_contain_text("✓ live")
         # As a browser does with a tab that nobody sees: no frame, until somebody looks.
         await page.evaluate(
@@ -283,14 +305,14 @@ async def test_a_hidden_tab_draws_nothing_and_what_came_is_drawn_at_once(fleet: 
             }"""
         )
         for n in range(1, 81):
-            await send(fleet, "busy-1", reading(n, begin + n * 10, temp=20 + n))
+            await send(fleet, name, reading(n, begin + n * 10, temp=20 + n))
         await eventually(lambda: '"seq":80' in "".join(heard), within=WITHIN)
-        assert await points.count() == 1
+        await expect(image).to_have_attribute("aria-label", re.compile("from 20 to 20"))
         assert await page.evaluate("held.length") < 10  # eighty came
         await page.evaluate(
             "() => { window.requestAnimationFrame = real; held.forEach((draw) => draw(performance.now())); }"
         )
-        await expect(points).to_have_count(81)
+        await expect(image).to_have_attribute("aria-label", re.compile("from 20 to 100"))
         assert one.complaints == []
 
 
@@ -309,7 +331,7 @@ async def test_the_keyboard_is_enough(fleet: Fleet, browser: Browser) -> None:
     async with tab(browser) as one:
         page, keys = one.page, one.page.keyboard
         await look(page, fleet)
-        await expect(page.get_by_role("row", name="keys-2")).to_be_visible()
+        await expect(listed(page, "keys-2")).to_be_visible()
 
         async def tab_to(what: str) -> None:
             for _ in range(60):
@@ -320,8 +342,8 @@ async def test_the_keyboard_is_enough(fleet: Fleet, browser: Browser) -> None:
 
         await tab_to("input[type=search]")
         await keys.type("keys-2")
-        await expect(page.get_by_role("row", name="keys-1")).to_be_hidden()
-        await tab_to("td a")
+        await expect(listed(page, "keys-1")).to_be_hidden()
+        await tab_to("td a:not(.legend a)")
         await keys.press("Enter")
         await expect(page.get_by_role("heading", name="keys-2")).to_be_focused()
         await expect(page.locator("select option")).to_have_text(["level", "temp"])
@@ -344,10 +366,13 @@ async def test_axe_finds_nothing_by_day_and_by_night(fleet: Fleet, browser: Brow
             page = one.page
             await look(page, fleet, by="operator:mary")
             await page.get_by_label("Name or label").fill("pump")
-            await expect(page.get_by_role("row", name="pump-3")).to_contain_text("flow")
-            await expect(page.get_by_role("row", name="pump-3")).to_contain_text("firing")
+            await expect(listed(page, "pump-3")).to_contain_text("flow")
+            await expect(listed(page, "pump-3")).to_contain_text("firing")
+            await page.get_by_label("Metric").select_option("temp")
+            await drawn(page, 0.2, 1, of=mark(1))
+            await drawn(page, 0.5, 1.05)  # the cross, wherever its reading is by now
             await one.accessible("fleet")
-            await page.get_by_role("link", name="pump-3").click()
+            await listed(page, "pump-3").get_by_role("link").click()
             await page.get_by_label("Metric").select_option("temp")
             await drawn(page, 0, 1)
             await one.accessible("device")
@@ -362,12 +387,3 @@ async def test_axe_finds_nothing_by_day_and_by_night(fleet: Fleet, browser: Brow
             await expect(page.get_by_label("Comment")).to_be_visible()
             await one.accessible("acknowledge")
             assert one.complaints == []
-
-
-async def drawn(page: Page, begin: float, end: float, least: float = 0.0) -> None:
-    """The line goes through more than the share ``least`` of the columns between these shares of the plot."""
-
-    async def enough() -> bool:
-        return await inked(page, begin, end) > least
-
-    await eventually(enough, within=WITHIN)

@@ -15,7 +15,7 @@ from ecommerce.orders.tables import ORDERS
 from ecommerce.rows import insert_new
 from gateway.adapters.http_pages import FOLDER, read
 from tests.ecommerce.shop import Person, Shop, open_shop
-from tests.web.browser import COLOURS, SIZES, Colours, built, chromium, tab
+from tests.web.browser import COLOURS, SIZES, Colours, built, chromium, failing, tab
 from tests.web.market import WITHIN, asked, buys, came, fills, number, shows, step
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -97,11 +97,26 @@ async def test_a_declined_card_and_then_another(shop: Shop, browser: Browser) ->
         declined = page.get_by_role("button", name="Pay with this card")
         await shop.gateway.events("ecommerce/payments/+/declined", 2, within=60)
         await declined.wait_for()
-        await page.reload()
+        async with failing(page, "**/ecommerce/payments/*"):
+            await page.reload()
+            await expect(page.get_by_text("as soon as payments answers")).to_contain_text("not now", timeout=WITHIN)
         await page.get_by_role("radio", name="Slow bank").check()
         await declined.click()
         await shows(page, "completed")
         assert await shop.available("LAMP") == 0
+
+
+async def test_articles_that_do_not_come_are_asked_for_again(shop: Shop, browser: Browser) -> None:
+    bob = await shop.person("bob")
+    await shop.sells("FLUTE")
+    async with tab(browser) as one:
+        page = one.page
+        async with failing(page, "**/ecommerce/catalog/*"):
+            await came(page, shop, bob)
+            await expect(page.get_by_role("banner")).to_contain_text("✓ live")
+            await expect(page.get_by_role("alert")).to_contain_text("not now")
+        await expect(page.get_by_role("alert")).to_be_hidden(timeout=WITHIN)
+        await expect(page.get_by_role("listitem").filter(has_text="Some FLUTE")).to_be_visible()
 
 
 async def test_what_is_out_of_stock_is_said(shop: Shop, browser: Browser) -> None:

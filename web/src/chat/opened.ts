@@ -110,10 +110,16 @@ export class Opened {
   /** Go back; true where there was more. */
   async older(): Promise<boolean> {
     if (this.timeline.low <= 1) return false;
-    const page = await routes.history(this.id, this.timeline.low, true);
-    this.timeline.before(page.items);
-    this.changed();
-    return page.items.length > 0;
+    try {
+      const page = await routes.history(this.id, this.timeline.low, true);
+      this.timeline.before(page.items);
+      this.failed.value = "";
+      this.changed();
+      return page.items.length > 0;
+    } catch (error) {
+      this.failed.value = reason(error); // whoever wants it asks again
+      return false;
+    }
   }
 
   /** The end is shown, also in a tab that nobody looks at: what is far above is not. */
@@ -194,6 +200,8 @@ export class Opened {
         void this.fill(); // what was missed, and what the gateway no longer has
       });
       one.on("join", look).on("leave", look);
+      // The SDK asks again; until it is heard nothing comes by itself. `fill` takes it back.
+      one.on("error", ({ error }) => (this.failed.value = error.message));
     }
     one.on("unsubscribed", ({ code }) => code > 0 && this.later(`back ${name}`, SOON, () => this.back(one)));
     one.subscribe();

@@ -52,7 +52,7 @@ export async function command(room: string, what: string, data: object): Promise
   } catch (error) {
     // Codes from 100 are the gateway's: no right, too large, not what it takes. Below, nobody knows whether it came.
     const { code = 0, message = "", temporary = false } = error as { code?: number; message?: string; temporary?: boolean };
-    throw new Failed(message, code >= 100 && !temporary);
+    throw new Failed(code >= 100 ? message : "No answer came. Try again.", code >= 100 && !temporary);
   }
   if (said.error === "too_fast") {
     await pause((said.retry_after ?? 1) * 1000);

@@ -95,6 +95,7 @@ function Ask({ title, verb, ask, close, done, children }: Way & {
   const failed = useSignal("");
   const send = async (event: SubmitEvent) => {
     event.preventDefault();
+    failed.value = ""; // the same again is said again
     try {
       done(await ask(new FormData(event.target as HTMLFormElement)));
     } catch (error) {
@@ -125,13 +126,15 @@ function Make(way: Way) {
 function Join({ mine, close, done }: Way & { mine: routes.Room[] }) {
   const open: Signal<{ id: string; name: string }[] | undefined> = useMemo(() => signal(undefined), []);
   const failed = useSignal("");
-  const tried = <T,>(asked: Promise<T>, then: (value: T) => void) =>
-    void asked.then(then).catch((error: unknown) => (failed.value = reason(error)));
+  const tried = <T,>(asked: Promise<T>, then: (value: T) => void) => {
+    failed.value = "";
+    asked.then(then).catch((error: unknown) => (failed.value = reason(error)));
+  };
   useEffect(() => tried(routes.open(), (found) => (open.value = found)), []);
   const others = open.value?.filter((one) => !mine.some((room) => room.id === one.id));
   return html`<${Dialog} title="Join a room" close=${close}>
     <${Failure} text=${failed.value} />
-    ${others === undefined ? html`<p class="hint">One moment …</p>` : others.length === 0 && html`<p class="hint">There is no public room that you are not in.</p>`}
+    ${others === undefined ? !failed.value && html`<p class="hint">One moment …</p>` : others.length === 0 && html`<p class="hint">There is no public room that you are not in.</p>`}
     <ul class="choices" aria-label="Public rooms">
       ${others?.map((one) => html`<li key=${one.id}><span>${one.name}</span>
         <button class="quiet" type="button" onClick=${() => tried(routes.join(one.id), done)}>Join<span class="unseen"> ${one.name}</span></button></li>`)}

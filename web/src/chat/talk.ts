@@ -75,7 +75,7 @@ export function Talk({ id }: { id: string }) {
     if (box === null || going.current || opened.timeline.top < 0) return;
     going.current = true;
     const from = box.scrollHeight - box.scrollTop;
-    const more = await opened.older().catch(() => false);
+    const more = await opened.older();
     // What is looked at stays where it is, with more above it.
     requestAnimationFrame(() => {
       if (more) box.scrollTop = box.scrollHeight - from;

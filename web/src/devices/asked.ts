@@ -66,9 +66,6 @@ export interface List<T> {
   more: boolean;
 }
 
-/** What a device measured last: a value of each metric. */
-export const latest = (device: string) => call<Latest[]>("GET", `devices/storage/${device}/latest`);
-
 /** A list, page by page, until `most` are there. */
 export async function list<T>(path: string, most: number, more?: RequestInit): Promise<List<T>> {
   const items: T[] = [];
@@ -81,6 +78,9 @@ export async function list<T>(path: string, most: number, more?: RequestInit): P
   }
   return { items, more: after !== null };
 }
+
+/** What a device measured last: a value of each metric. */
+export const latest = async (device: string) => (await list<Latest>(`devices/storage/${device}/latest`, PAGE)).items;
 
 interface Point {
   ts: number;
@@ -100,10 +100,10 @@ export interface Past {
   rows: Bucket[];
 }
 
-/** What storage has of a line since `begin`: single readings, or what they were in each minute where `raw` is not asked. */
-export async function past(device: string, metric: string, begin: number, raw: boolean, more: RequestInit): Promise<Past> {
+/** What storage has of a line since `begin`: single readings, or what they were in each minute where they are more than `most`. */
+export async function past(device: string, metric: string, begin: number, most: number, more: RequestInit): Promise<Past> {
   const path = `devices/storage/${device}/series/${metric}?begin=${begin}&end=${Date.now() + AHEAD_MOST}`;
-  const found = raw && (await list<Point>(`${path}&level=raw`, READINGS_MOST, more));
+  const found = most > 0 && (await list<Point>(`${path}&level=raw`, most, more));
   if (found && !found.more)
     return { size: 0, rows: found.items.map(({ ts, value }) => ({ start: ts, count: 1, mean: value, min: value, max: value })) };
   return { size: MINUTE, rows: (await list<Bucket>(`${path}&points=${MINUTES_MOST}`, MINUTES_MOST, more)).items };

@@ -1,13 +1,14 @@
 /** One device: its line as it grows, its last values, what was lost, and what is wrong with it. */
-import { signal, useSignal } from "@preact/signals";
+import { useSignal } from "@preact/signals";
 import { html } from "htm/preact";
 import { useEffect, useRef } from "preact/hooks";
-import { call, Problem, reason } from "../frame/api.ts";
+import { call, Problem } from "../frame/api.ts";
 import { clock, count, date, many } from "../frame/format.ts";
 import { subscribe } from "../frame/live.ts";
 import { Badge, Empty, Table } from "../frame/parts.ts";
 import { SEVERITY, useAlerts } from "./alarms.ts";
-import { type Alert, type Device as Known, type Latest, type Loss } from "./asked.ts";
+import { type Alert, type Device as Known, type Latest, type Loss, list } from "./asked.ts";
+import { Drawing } from "./drawing.ts";
 import { ago, figure, minute, when } from "./figures.ts";
 import { Age, Presence } from "./fleet.ts";
 import { type Place, type Range, RANGES, turn } from "./place.ts";
@@ -19,15 +20,6 @@ import { type Line, useWatched, type Window } from "./watched.ts";
 const ROWS = 100;
 /** Starts of the device whose losses are shown. */
 const STARTS = 10;
-
-/** What draws is loaded where somebody looks at a device: neither the list nor the alerts need it. */
-const drawing = signal<typeof import("./chart.ts") | undefined>(undefined);
-const undrawn = signal("");
-const loadDrawing = () =>
-  import("./chart.ts").then(
-    (found) => (drawing.value = found),
-    (error: unknown) => (undrawn.value = reason(error)),
-  );
 
 /** What the registry knows of it; who measures without being there is no failure. */
 async function registered(device: string): Promise<{ found?: Known }> {
@@ -56,12 +48,11 @@ export function Device({ of }: { of: Place }) {
   const { device } = of;
   const there = usePresence(device);
   const { metric, latest, line, told, failed } = useWatched(of);
-  const losses = useAsked(() => call<Loss[]>("GET", `devices/storage/${device}/losses`), 5000);
+  const losses = useAsked(() => list<Loss>(`devices/storage/${device}/losses`, STARTS), 5000);
   const alerts = useAlerts(["firing"]);
   const title = useRef<HTMLHeadingElement>(null);
   // Whoever chose it by keyboard goes on from here.
   useEffect(() => title.current?.focus(), []);
-  useEffect(() => void loadDrawing(), []);
   const firing = alerts.value.value?.firing.items.filter((one) => one.device === device) ?? [];
   const troubled = failed || there.failed || losses.error.value || alerts.error.value;
   return html`<section aria-labelledby="device">
@@ -86,7 +77,7 @@ export function Device({ of }: { of: Place }) {
         <h3 id="window">Last minute of ${metric || "it"}</h3>
         <${LastWindow} of=${told.value} />
         <h3>Losses</h3>
-        ${losses.value.value && html`<${Losses} of=${losses.value.value.slice(0, STARTS)} />`}
+        ${losses.value.value && html`<${Losses} of=${losses.value.value.items} />`}
       </section>
     </div>`;
 }
@@ -123,9 +114,7 @@ function Drawn({ line, device, range }: { line: Line; device: string; range: Ran
     <figure>
       <figcaption><strong>${metric}</strong> ${newest ? html`<span class="last">${figure(newest.mean)}</span>` : ""}
         <span class="hint">${size ? "mean of each minute, and between which values it lay" : "each reading"}; a gap is where none came</span></figcaption>
-      ${drawing.value
-        ? html`<${drawing.value.Chart} line=${line} label=${label} />`
-        : html`<p class="chart hint">${undrawn.value && `The chart is not there: ${undrawn.value}. The table is.`}</p>`}
+      <${Drawing} kind="Chart" line=${line} label=${label} />
     </figure>
     <div class="rows" tabindex="0" role="region" aria-label=${`${metric} as a table`}>
       ${size ? html`<${Minutes} rows=${newestFirst(rows)} />` : html`<${Readings} rows=${newestFirst(rows)} />`}

@@ -8,7 +8,9 @@ import { Badge, Empty, Table } from "../frame/parts.ts";
 import { DeviceLink, useAlerts } from "./alarms.ts";
 import { type Device, type Latest, latest, list } from "./asked.ts";
 import { ago, figure, stale } from "./figures.ts";
-import { now, useFrames } from "./frames.ts";
+import { FleetChart } from "./fleetchart.ts";
+import { now, useFrames, useSeconds } from "./frames.ts";
+import { Lines } from "./lines.ts";
 import { Trouble, useAsked } from "./reconnecting.ts";
 import { DEVICES_MOST, Roll, type Row } from "./roll.ts";
 
@@ -39,6 +41,8 @@ function useRoll() {
   const drawn = useSignal(0);
   const unheard = useSignal("");
   const draw = useFrames(() => drawn.value++, PAUSE);
+  const lines = useMemo(() => new Lines(draw), []);
+  useSeconds(draw);
   const listed = useAsked(async () => {
     const found = await list<Device>("devices/registry/", DEVICES_MOST);
     roll.put(found.items);
@@ -46,13 +50,19 @@ function useRoll() {
     return found.items.length;
   }, 30_000);
   useEffect(() => {
-    const failed = (why: string) => (unheard.value = why);
+    const failed = (why: string) => {
+      unheard.value = why;
+      if (!why) lines.load();
+    };
     const hear = (filter: string, take: (event: Parameters<Roll["telemetry"]>[0]) => void) =>
       subscribe(filter, (event) => (take(event), draw()), failed);
-    const ends = [hear("devices/+/presence", (one) => roll.presence(one)), hear("devices/+/telemetry", (one) => roll.telemetry(one))];
-    return () => ends.forEach((end) => end());
+    const ends = [hear("devices/+/presence", (one) => roll.presence(one)), hear("devices/+/telemetry", (one) => (roll.telemetry(one), lines.hear(one)))];
+    return () => {
+      ends.forEach((end) => end());
+      lines.end();
+    };
   }, []);
-  return { roll, drawn, draw, listed, unheard };
+  return { roll, lines, drawn, draw, listed, unheard };
 }
 
 /** Ask for the last values of rows that are shown, a few at a time, each once. */
@@ -81,10 +91,10 @@ function useValues(rows: Row[], roll: Roll, draw: () => void): void {
 }
 
 export function Fleet() {
-  const { roll, drawn, draw, listed, unheard } = useRoll();
+  const { roll, lines, drawn, draw, listed, unheard } = useRoll();
   const alerts = useAlerts(["firing"]);
   const most = useSignal(SHOWN);
-  void drawn.value;
+  const nth = drawn.value;
   const firing = new Map<string, number>();
   for (const { device } of alerts.value.value?.firing.items ?? []) firing.set(device, (firing.get(device) ?? 0) + 1);
   const all = [...roll.rows.values()];
@@ -101,11 +111,12 @@ export function Fleet() {
       ${listed.value.value !== undefined && html`<${Summary} all=${all} firing=${firing} />`}
     </div>
     <${Filter} />
-    <${Trouble} text=${listed.error.value || alerts.error.value || unheard.value} />
+    <${Trouble} text=${listed.error.value || alerts.error.value || unheard.value || lines.failed} />
     ${listed.value.value !== undefined && html`<p class="hint" role="status">${told(rows.length, found.length, all.length)}</p>`}
     ${all.length === 0 &&
     listed.value.value !== undefined &&
     html`<${Empty}>No device is registered yet. An operator makes one: <code>gateway devices create NAME</code>.<//>`}
+    ${all.length > 0 && html`<${FleetChart} all=${all} rows=${rows} firing=${firing} lines=${lines} nth=${nth} />`}
     ${rows.length > 0 && html`<${Rows} rows=${rows} firing=${firing} />`}
     ${rows.length < found.length &&
     html`<p><button class="quiet" type="button" onClick=${() => (most.value += SHOWN)}>Show more</button></p>`}

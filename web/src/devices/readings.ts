@@ -6,6 +6,20 @@ export interface Reading {
   values: [metric: string, value: number][];
 }
 
+/** Ids that are known, so that what comes twice counts once: the SDK repeats some after a cut. */
+const IDS_MOST = 1000;
+
+/** Whether an id comes for the first time. */
+export function once(): (id: string) => boolean {
+  const known = new Set<string>();
+  return (id) => {
+    if (known.has(id)) return false;
+    known.add(id);
+    if (known.size > IDS_MOST) known.delete(known.values().next().value!);
+    return true;
+  };
+}
+
 /** The services' own bounds: what they refuse is no point of a line that they keep. */
 const PAST_MOST = 7 * 86_400_000;
 export const AHEAD_MOST = 300_000;

@@ -24,15 +24,14 @@ export class Roll {
 
   /** What the registry says: its devices, and nobody else. */
   put(devices: Device[]): void {
-    const listed = new Set<string>();
+    const known = new Map(this.rows);
+    this.rows.clear(); // so that who is new has its place in the order, too
     for (const one of devices) {
-      listed.add(one.device);
-      const old = this.rows.get(one.device);
+      const old = known.get(one.device);
       // A page of the registry may be older than what was told since.
       const newer = old && (old.since ?? 0) > (one.since ?? 0) ? { online: old.online, since: old.since } : {};
       this.rows.set(one.device, { ...one, ...newer, values: old?.values ?? new Map(), asked: old?.asked ?? false });
     }
-    for (const device of this.rows.keys()) if (!listed.has(device)) this.rows.delete(device);
   }
 
   presence({ topic, data }: Event): void {

@@ -18,6 +18,8 @@ export class Problem extends Error {
   }
 }
 
+/** How long an answer may take, in ms: over a connection that is silent nothing would ever come, and nothing fail. */
+const PATIENCE = 30_000;
 const AWAY = new Problem("the gateway does not answer; is it running?", 0, "away");
 const ANOTHER = new Problem("whoever asked this is not signed in here any more", 0, "another");
 
@@ -41,7 +43,7 @@ export async function ask(method: string, path: string, body?: unknown, more: Re
 
 /** Ask with this token, or as nobody with none, whoever is signed in. */
 export async function callAs<T>(as: string, method: string, path: string, body?: unknown): Promise<T> {
-  const answer = await sent(as, method, path, body, {});
+  const answer = await sent(as, method, path, body, { signal: AbortSignal.timeout(PATIENCE) });
   if (!answer.ok) throw await problem(answer);
   return (await answer.json()) as T;
 }
@@ -61,7 +63,7 @@ async function sent(as: string, method: string, path: string, body: unknown, mor
 
 /** Ask, and return the JSON that is answered. */
 export async function call<T>(method: string, path: string, body?: unknown, more?: RequestInit): Promise<T> {
-  return (await ask(method, path, body, more)).json() as Promise<T>;
+  return (await ask(method, path, body, { signal: AbortSignal.timeout(PATIENCE), ...more })).json() as Promise<T>;
 }
 
 /** Ask, and yield each line of an answer of many (NDJSON). */

@@ -12,8 +12,8 @@ export const cut = signal(0);
 /** Why it does not come back by itself, where the session is good all the same; empty where it does. */
 export const crowded = signal("");
 
-/** Closes after which the SDK does not come back (docs/protocol.md), and its own word for a token that is over. */
-const over = (code: number) => (code >= 3500 && code < 4000) || code === 1;
+/** The SDK's word for our own `disconnect`; with any other it has given up, and does not come back. */
+const CALLED = 0;
 /** One connection more than a user may have. */
 const CROWDED = 3504;
 /** The gateway's word for a token that was over. */
@@ -56,9 +56,9 @@ export function connected(): Centrifuge {
     client.on("disconnected", ({ code, reason }) => {
       now("off");
       if (code === CROWDED) crowded.value = "You have this open in too many places: close one of them.";
-      else if (over(code)) signOut(`The connection was ended: ${reason}`);
       // A new token that was over when it arrived: the SDK gives up, and an account has another.
       else if (code === EXPIRED && account.value) client?.connect();
+      else if (code !== CALLED) signOut(`The connection was ended: ${reason}`);
     });
     client.connect();
   }

@@ -38,5 +38,5 @@ export function Inventory() {
         <button type="button" onClick=${change}>${one.paused ? "Start it again" : "Stop it"}</button>
         <span><code>${GROUP}</code> <${Standing} of=${one} /></span>
       </p>
-      <p class="hint">To stop it is to pause its group, as the console can any service: its process lives, and takes nothing.</p>`}`;
+      <p class="hint">Stopped, it takes no events: its group is paused, as the console can any. Its process lives, and answers who asks.</p>`}`;
 }

@@ -3,7 +3,6 @@ import { signal } from "@preact/signals";
 import { useEffect } from "preact/hooks";
 import { call, Problem, reason } from "../frame/api.ts";
 import { subscribe } from "../frame/live.ts";
-import { person } from "../frame/session.ts";
 
 export interface Article {
   sku: string;
@@ -14,6 +13,8 @@ export interface Article {
   version: number;
 }
 
+/** Pause before a list that did not come is asked for again, in ms. */
+const AGAIN = 3_000;
 /** Articles that are shown, each of which inventory is asked about; a shop with more needs a search. */
 const MOST = 100;
 
@@ -57,16 +58,24 @@ async function count(sku: string): Promise<void> {
 /** Load the catalog, and follow its prices while the view is there. */
 export function useCatalog(): void {
   useEffect(() => {
-    const by = person.value;
-    list().then(
-      () => {
+    let again: ReturnType<typeof setTimeout> | undefined;
+    let over = false;
+    const load = async () => {
+      try {
+        await list();
+        if (over) return;
         failed.value = "";
         loaded.value = true;
         for (const sku of articles.value.keys()) void count(sku); // anew: others buy too
-      },
-      (error: unknown) => person.value === by && (failed.value = reason(error)),
-    );
-    return subscribe(
+      } catch (error) {
+        if (over) return;
+        failed.value = reason(error);
+        clearTimeout(again);
+        again = setTimeout(load, AGAIN);
+      }
+    };
+    void load();
+    const stop = subscribe(
       "ecommerce/catalog/+/priced",
       ({ data }) => {
         const one = data as Article;
@@ -74,7 +83,13 @@ export function useCatalog(): void {
         learn(one);
         if (!known && articles.value.has(one.sku)) void count(one.sku);
       },
-      (why) => (failed.value = why),
+      // Subscribed, and something went wrong before: it may be good again.
+      (why) => (why ? (failed.value = why) : failed.value && void load()),
     );
+    return () => {
+      over = true;
+      clearTimeout(again);
+      stop();
+    };
   }, []);
 }

@@ -30,6 +30,8 @@ interface Followed {
   /** What happened, by its word: when, and what was said with it. */
   told: Signal<ReadonlyMap<string, Told>>;
   payment: Signal<Paying | undefined>;
+  /** Why it is not known whether another card may be tried; empty where it is. */
+  unpaid: Signal<string>;
   failed: Signal<string>;
   /** Whether there was no news for a while. */
   quiet: Signal<boolean>;
@@ -41,6 +43,7 @@ function useOrder(id: string): Followed {
   const order = useSignal<Order | undefined>(undefined);
   const told = useSignal<ReadonlyMap<string, Told>>(new Map());
   const payment = useSignal<Paying | undefined>(undefined);
+  const unpaid = useSignal("");
   const failed = useSignal("");
   const quiet = useSignal(false);
   const waiting = useRef<ReturnType<typeof setTimeout>>(undefined);
@@ -56,7 +59,14 @@ function useOrder(id: string): Followed {
     return true;
   };
   const pay = async () => {
-    payment.value = await call<Paying>("GET", `ecommerce/payments/${id}`).catch(() => undefined);
+    try {
+      payment.value = await call<Paying>("GET", `ecommerce/payments/${id}`);
+      unpaid.value = "";
+    } catch (error) {
+      payment.value = undefined;
+      unpaid.value = reason(error);
+      setTimeout(() => over.current || void pay(), AGAIN);
+    }
   };
   const load = async () => {
     try {
@@ -95,7 +105,7 @@ function useOrder(id: string): Followed {
       stop();
     };
   }, [topic]);
-  return { order, told, payment, failed, quiet, load };
+  return { order, told, payment, unpaid, failed, quiet, load };
 }
 
 function Steps({ told, order }: { told: ReadonlyMap<string, Told>; order: Order }) {
@@ -138,7 +148,7 @@ function Lines({ order }: { order: Order }) {
 
 export function OneOrder({ id }: { id: string }) {
   useCatalog();
-  const { order, told, payment, failed, quiet, load } = useOrder(id);
+  const { order, told, payment, unpaid, failed, quiet, load } = useOrder(id);
   const busy = useSignal(false);
   const wrong = useSignal("");
   // As it was told last: the row that was loaded may be older, and what was loaded may be newer.
@@ -161,9 +171,11 @@ export function OneOrder({ id }: { id: string }) {
   const cancel = () => confirm("Cancel this order?") && act(`ecommerce/orders/${id}/cancel`);
   const it = now.value;
   const paying = payment.value;
-  const retry = it && !it.ended && it.payment === "declined" && it.detail !== "stolen_card" && paying?.status === "declined" && paying.attempt < ATTEMPTS;
+  const another = it && !it.ended && it.payment === "declined" && it.detail !== "stolen_card";
+  const retry = another && paying?.status === "declined" && paying.attempt < ATTEMPTS;
   const open = it && (it.status === "accepted" || it.status === "reserved");
-  const waits = it && !it.ended && !retry && quiet.value ? asked(it) : "";
+  const unknown = another && !paying && unpaid.value;
+  const waits = it && !it.ended && !retry && !unknown && quiet.value ? asked(it) : "";
   return html`<section class="sale" aria-labelledby="order">
     <div class="heading">
       <h2 id="order" tabindex="-1" ref=${heading}>Order</h2> <code>${id}</code>
@@ -175,6 +187,8 @@ export function OneOrder({ id }: { id: string }) {
     html`<p class="notice warn"><strong>The card was declined:</strong> ${declined(it.detail)}. The goods are kept for you.</p>
       <${Cards} label="Which other card?" button="Pay with this card" busy=${busy.value}
         send=${(method: string) => act(`ecommerce/payments/${id}/attempts`, { method })} />`}
+    ${unknown && html`<p class="notice warn" role="status"><strong>The card was declined:</strong> ${declined(it.detail)}.
+      Another one can be tried as soon as payments answers; it is asked again. Now: ${unknown}</p>`}
     ${waits && html`<p class="notice warn" role="status"><strong>Your order waits.</strong> ${waits} It is not lost, and goes on by itself.</p>`}
     ${it &&
     html`<${Steps} told=${told.value} order=${it} />
