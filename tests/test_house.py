@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
 import tomllib
 from collections.abc import Callable
 from typing import Any
@@ -27,6 +28,9 @@ from tests.house import (
 
 #: Below these versions a locked package has a hole that our doors reach.
 FLOORS = {"starlette": "1.0.1", "h11": "0.16", "websockets": "9.1", "pyjwt": "2.13", "redis": "4.5.5"}
+
+#: Nobody writes more than this by hand into one file.
+TRACKED_BYTES = 200_000
 
 LOCKS = ("requirements/run.txt", "requirements/data.txt", "requirements/dev.txt", "requirements/bench.txt")
 
@@ -329,6 +333,31 @@ def test_no_file_names_a_registry_or_one_machine() -> None:
     ours += [Source(path, (ROOT / path).read_text(encoding="utf-8")) for path in ("Makefile", ".ci/run", "tools/lock")]
     assert found(strays, ours) == []
     assert found(strays, [Source("x.md", "see /" + "work/main, https://py" + "pi.org/simple and /" + "root/x")])
+
+
+def foreign(tracked: dict[str, int]) -> list[str]:
+    """Return the paths, each with its size in bytes, of what is built, of others, or too large to have been written."""
+    made = re.compile(r"(^|/)(node_modules|dist|__pycache__)/|^gateway/pages/|\.min\.\w+$|\.(whl|pyc|so|map)$")
+    locks = (*LOCKS, "package-lock.json")
+    return [p for p, size in tracked.items() if made.search(p) or (size > TRACKED_BYTES and not p.endswith(locks))]
+
+
+def test_nothing_built_or_foreign_is_committed() -> None:
+    try:
+        listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    except (OSError, subprocess.CalledProcessError):
+        listed = ""
+    tracked = {path: (ROOT / path).stat().st_size for path in listed.split("\0") if (ROOT / path).is_file()}
+    if "Makefile" not in tracked:
+        pytest.skip("no git, or not in its own repository: whoever has one looks")
+    assert foreign(tracked) == []
+
+
+def test_what_is_built_or_foreign_is_found() -> None:
+    built = ("gateway/pages/index.html", "web/node_modules/x.js", "web/dist/a.js", "docs/d3.min.js", "a/b.whl")
+    small = dict.fromkeys((*built, "web/src/chat/page.ts", "requirements/dev.txt"), 1)
+    large = {"docs/film.mp4": TRACKED_BYTES + 1, "requirements/dev.txt": TRACKED_BYTES + 1}
+    assert foreign(small | large) == [*built, "docs/film.mp4"]
 
 
 def test_the_words_in_the_documents_are_the_words_of_the_makefile() -> None:

@@ -17,6 +17,9 @@ from devices.simulation import PRESETS, Faults, Mischief, Values
 from tests.devices.ledger import Ledger, Message, Said
 
 FAULTS: Final = Faults(duplicate=0.05, reorder=0.05, late=0.02)
+#: Who is never silent for longer than two readings, as who holds a batch back is; but the one that stays away for good
+#: after so many.
+STEADY, MUTE, MUTE_AFTER = "d-1", "d-19", 4
 #: Seconds between two readings of one device, and between two tries to come back.
 EVERY: Final = 0.8
 AGAIN: Final = 0.3
@@ -54,7 +57,13 @@ class Fleet:
 
     @property
     def names(self) -> set[str]:
-        return {one.name for one in self._devices}
+        """Who goes on measuring."""
+        return {one.name for one in self._devices if not one.over}
+
+    @property
+    def away(self) -> set[str]:
+        """Who has stopped, and all that it sent is acknowledged."""
+        return {one.name for one in self._devices if one.over and not one.under_way}
 
     def joins(self, name: str, word: str) -> None:
         """One more, from any thread."""
@@ -96,7 +105,10 @@ class _Device:
         self._fleet, self.name, self._boot, self._seq = fleet, name, f"b{seed}", 0
         dice = random.Random(f"{seed} {name}")
         self._values: Iterator[Values] = PRESETS["climate"](dice)
-        self._mischief = Mischief(FAULTS, dice)
+        steady = name.startswith(STEADY)
+        self._mischief = Mischief(msgspec.structs.replace(FAULTS, late=0.0) if steady else FAULTS, dice)
+        #: It has measured for the last time.
+        self.over = False
         self._due, self._again = time.monotonic() + dice.random() * EVERY, 0.0
         #: What is not acknowledged yet, by the number of its packet.
         self.under_way: dict[int, Message | None] = {}
@@ -114,9 +126,10 @@ class _Device:
         paho.connect_async("127.0.0.1", fleet.port, keepalive=60, clean_start=mqtt.MQTT_CLEAN_START_FIRST_ONLY)
 
     def measure(self, now: float, *, last: bool) -> None:
-        if now < self._due and not last:
+        if self.over or (now < self._due and not last):
             return
         self._due, self._seq = now + EVERY, self._seq + 1
+        last = last or (self.name == MUTE and self._seq > MUTE_AFTER)
         reading = {"ts": time.time_ns() // 1_000_000, "boot": self._boot, "seq": self._seq, "m": next(self._values)}
         # The first and the last are told at once, alone: between them every gap shows.
         alone = self._seq == 1 or last
@@ -127,6 +140,7 @@ class _Device:
             self.say("telemetry", payload, self._fleet.ledger.sends(self.name, *said))
         if last:
             self.say("status", self._status("offline"))
+        self.over = last  # after what it says: who is away has nothing under way
 
     def say(self, what: str, payload: object, message: Message | None = None) -> None:
         retain = what == "status"
@@ -134,9 +148,10 @@ class _Device:
         self.under_way[said.mid] = message
 
     def tend(self, now: float) -> None:
+        over = self.over and not self.under_way
         if self._paho.socket() is not None:
-            self._paho.loop_misc()
-        elif now >= self._again:
+            self.leave() if over else self._paho.loop_misc()
+        elif now >= self._again and not over:
             self._again = now + AGAIN
             try:
                 self._paho.reconnect()
@@ -157,7 +172,7 @@ class _Device:
 
     def _entered(self, client: mqtt.Client, data: object, flags: object, reason: Any, properties: object) -> None:
         if not reason.is_failure:
-            self.say("status", self._status("online"))
+            self.say("status", self._status("offline" if self.over else "online"))
 
     def _heard(self, client: mqtt.Client, data: object, mid: int, reason: Any, properties: object) -> None:
         message = self.under_way.pop(mid, None)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import time
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
@@ -13,6 +13,7 @@ import msgspec
 import pytest
 
 from devices.alerting.rules import Rule
+from devices.alerting.tables import ALERTS
 from devices.analytics.tables import WINDOWS
 from devices.events import Alert, Window
 from devices.registry.tables import PRESENCE
@@ -26,16 +27,19 @@ from tests.ecommerce import books
 from tests.servers import Condition, eventually
 from tests.whole import checker, evidence
 from tests.whole.customers import Account, Customer, open_shop, stocked
-from tests.whole.fleet import Fleet
-from tests.whole.stage import WITHIN, Whole
+from tests.whole.fleet import MUTE, STEADY, Fleet
+from tests.whole.stage import CHANNEL, SECRET, WITHIN, Whole
 from tests.whole.talkers import Talker, history, rooms_of
 from tests.whole.watcher import Watcher, watching
 
 DEVICES, CUSTOMERS, TALKERS, ROOMS = 20, 8, 6, ("tea", "cake")
 RULES: Final = {
-    "warm": Rule("above", metric="temp", threshold=21.0, clear=20.5),
+    "warm": Rule("above", metric="temp", threshold=21.0, clear=20.5, channels=(CHANNEL,)),
     "dry": Rule("below", devices="d-1*", metric="humidity", threshold=48.0, lasting=2.0),
 }
+#: Made when the one that stays away has left. So long that the rest is not silent between two looks on time, whoever
+#: is killed (see `devices.limits.LOOK_LATE`).
+SILENCE: Final = {"mute": Rule("silent", devices=f"{STEADY}*", after=25.0)}
 #: (device, topic, reason) of the one thing that nobody can store.
 PLANTED: Final = {("devices.storage", "devices/d-00/telemetry", "rejected")}
 
@@ -54,6 +58,8 @@ class Load:
         self.log: list[evidence.Told] = []
         #: From when on the broker may have had what the log had not, to when a bridge took it from there again.
         self.windows: list[tuple[float, float]] = []
+        #: Whether something must have died with a broker.
+        self.loses = False
 
     async def moves(self) -> None:
         """Wait until something new got through everywhere: orders, messages, and a reading of every device."""
@@ -83,6 +89,7 @@ class Load:
         if broker:
             # Until the bridge is back: a broker whose file is older than the bridge's session keeps nothing for it.
             self.windows.append((mark, time.monotonic()))
+            self.loses |= "bridge" in names and then == "mosquitto"
         self._tells(" ".join((*names, *(("then", then) if then else ()))), began)
 
     async def kill_server(self, server: Server) -> None:
@@ -98,6 +105,7 @@ class Load:
 
     async def ends(self) -> None:
         """Stop, and wait until everything has come to its end."""
+        await self._until(self._mute)
         self._stop.set()
         self.fleet.stop()
         await asyncio.gather(*self._shopping)
@@ -117,6 +125,7 @@ class Load:
             *await self._orders_are(),
             *await self._rooms(),
             *await self._letters(),
+            *(["nothing died with the broker"] if self.loses and not await self._lost() else []),
             *([] if any(one.resumed for one in self.talkers) else ["nobody resumed"]),
         ]
 
@@ -124,14 +133,18 @@ class Load:
         return [one for one in self.log if matches(filter, one.topic)]
 
     async def _sizes(self) -> str:
-        (arrived,) = await evidence.rows(self.stage, "devices.storage", ARRIVALS)
-        there = {(row["device"], row["boot"], row["seq"]) for row in arrived}
-        lost = {name for one, _ in self.fleet.acks for name in _names(one)} - there
-        resumed = sum(one.resumed for one in self.talkers)
+        lost, resumed = await self._lost(), sum(one.resumed for one in self.talkers)
         return (
             f"{len(self.fleet.acks)} messages of devices, {len(lost)} readings that died with the broker, "
-            f"{self._orders()} orders, {self._words()} words, {resumed} resumes"
+            f"{self._orders()} orders, {self._words()} words, {resumed} resumes, "
+            f"{len(self.stage.mails.got)} mails, {len(self.stage.pager.got)} webhooks"
         )
+
+    async def _lost(self) -> set[tuple[str, str, int]]:
+        """Return what the broker acknowledged and storage does not have."""
+        (found,) = await evidence.rows(self.stage, "devices.storage", ARRIVALS)
+        there = {(row["device"], row["boot"], row["seq"]) for row in found}
+        return {name for one, _ in self.fleet.acks for name in _names(one)} - there
 
     async def _readings(self) -> list[str]:
         stage, fleet = self.stage, self.fleet
@@ -143,6 +156,9 @@ class Load:
         await self._until(lambda: not self.watcher.faults(events, ended=False))
         kept = await readings.read(stage.url_of("devices.storage"))
         alerts = [msgspec.convert(one.data, Alert) for one in self._told("devices/+/alerts/+")]
+        away = {MUTE: max(one.ts for one in events if one.topic == f"devices/{MUTE}/telemetry")}
+        hooks = {f"{a.fingerprint}-{a.what}-{a.occurred}-{CHANNEL}": a for a in alerts if a.rule == "warm"}
+        (standing,) = await evidence.rows(stage, "devices.alerting", ALERTS)
         (windows,) = await evidence.rows(stage, "devices.analytics", WINDOWS)
         spans = [(one.topic, one.data) for one in self._told("devices/+/windows/+")]
         return [
@@ -150,7 +166,10 @@ class Load:
             *(f"sent, {fault}" for fault in readings.faults(fleet.ledger, kept)),
             *(f"in the log, {fault}" for fault in readings.faults(in_log, kept)),
             *checker.gap_faults(fleet.ledger, kept),
-            *readings.alert_faults(in_log, kept, RULES, alerts),
+            *checker.loss_faults(fleet.ledger, kept, await self._called_lost()),
+            *readings.alert_faults(in_log, kept, RULES | SILENCE, alerts, away),
+            *checker.standing_faults(standing, alerts),
+            *checker.hook_faults(stage.pager.got, hooks, SECRET),
             *checker.window_faults(kept, windows, [_window(*one) for one in spans]),
             *(["no alert was told"] if not alerts else []),
             *self.watcher.faults(events),
@@ -163,7 +182,12 @@ class Load:
         for one in self.customers:
             for key in one.orders:
                 again[key] = (await one.asks_for(key)).json().get("order")
+        people = {one.account.user: one.account.mail for one in self.customers}
+        told = self._told("ecommerce/orders/+/status/+")
+        declined = [one.topic.split("/")[2] for one in told if one.data["what"] == "declined"]
+        mails = [checker.Mail(str(m["Message-ID"]), str(m["To"]), str(m["Subject"])) for m in self.stage.mails.got]
         return [
+            *checker.mail_faults(mails, orders, declined, people),
             *books.faults(await evidence.books(self.stage)),
             *checker.order_faults(placed, orders, keys),
             *(
@@ -188,9 +212,16 @@ class Load:
     async def _letters(self) -> list[str]:
         return checker.letter_faults(await evidence.letters(self.stage), PLANTED)
 
+    async def _called_lost(self) -> dict[tuple[str, str], int]:
+        found = {}
+        for device in {one.device for one in self.fleet.ledger.messages}:
+            for run in (await self.stage.ask("GET", f"/devices/storage/{device}/losses"))["items"]:
+                found[device, run["boot"]] = run["lost"]
+        return found
+
     async def _stored(self, since: float) -> float:
         """Wait until each device had a reading acknowledged after ``since``; return when all that was is stored."""
-        await self._until(lambda: {one.device for one, at in self.fleet.acks if at > since} == self.fleet.names)
+        await self._until(lambda: {one.device for one, at in self.fleet.acks if at > since} >= self.fleet.names)
         mark = time.monotonic()
         await self._until(self._kept)
         return mark
@@ -200,6 +231,11 @@ class Load:
         right = {name for one, at in self.fleet.acks if not self._died(at) for name in _names(one)}
         (found,) = await evidence.rows(self.stage, "devices.storage", ARRIVALS)
         return right <= {(row["device"], row["boot"], row["seq"]) for row in found}
+
+    async def _mute(self) -> bool:
+        """Whether it was noticed that one stays away."""
+        (alerts,) = await evidence.rows(self.stage, "devices.alerting", ALERTS)
+        return ("mute", MUTE, "firing") in {(row["rule"], row["device"], row["state"]) for row in alerts}
 
     async def _left(self) -> bool:
         (presence,) = await evidence.rows(self.stage, "devices.registry", PRESENCE)
@@ -247,23 +283,30 @@ async def load(stage: Whole, seed: int) -> AsyncIterator[Load]:
     customers = [Customer(one, seed) for one in accounts[:CUSTOMERS]]
     await open_shop(customers[0])
     rooms = await rooms_of(accounts[CUSTOMERS:], list(ROOMS))
-    for name, rule in RULES.items():
-        await stage.ask("PUT", f"/devices/alerting/rules/{name}", msgspec.to_builtins(rule))
+    await _ruled(stage, RULES)
     names = [f"d-{n:02}" for n in range(DEVICES)]
     words = {name: await _registered(stage, name) for name in names}
     ws = stage.running.edge.replace("http", "ws", 1) + "/connection/websocket"
     with (
-        watching(stage, [f"devices/{name}/telemetry" for name in names]) as watcher,
+        # The one that leaves at once may have left before anybody watched.
+        watching(stage, [f"devices/{name}/telemetry" for name in names if name != MUTE]) as watcher,
         Fleet(int(stage.running.mqtt.rpartition(":")[2]), words, seed) as fleet,
     ):
         talkers = [Talker(one, ws, rooms, seed) for one in accounts[CUSTOMERS:]]
         running = Load(stage, fleet, customers, talkers, watcher)
         try:
             await running.moves()
+            await eventually(lambda: MUTE in fleet.away, WITHIN)
+            await _ruled(stage, SILENCE)
             print(f"  · everybody is at it after {time.monotonic() - stage.began:.1f} s")  # noqa: T201 - it is watched
             yield running
         finally:
             await running.cancel()
+
+
+async def _ruled(stage: Whole, rules: Mapping[str, Rule]) -> None:
+    for name, rule in rules.items():
+        await stage.ask("PUT", f"/devices/alerting/rules/{name}", msgspec.to_builtins(rule))
 
 
 def _window(topic: str, data: Any) -> tuple[str, str, Window]:

@@ -25,6 +25,8 @@ from gateway import Service
 from gateway.adapters import embedded
 from gateway.errors import ServerMissing
 from gateway.up import Running
+from tests.devices.fleet import Receiver
+from tests.ecommerce.shop import Mails
 from tests.servers import eventually, missing
 
 ROOT = Path(__file__).parents[2]
@@ -36,6 +38,8 @@ SERVICES: Final[Mapping[str, Service]] = {
 NAMES: Final = frozenset({*SERVICES, "edge", "bridge", "valkey", "mosquitto"})
 #: A hang guard, ten times what the slowest honest step takes on a busy machine: all services start again, or catch up.
 WITHIN: Final = 300.0
+#: Where one rule's alerts go, and what signs them.
+CHANNEL, SECRET = "pager", b"what the pager and we share"
 #: What is said of a death is one line; of a test that failed, people want to see the last of them.
 _SAID = 4_000
 
@@ -47,10 +51,11 @@ partitions = 2
 
 
 class Whole:
-    """What runs: its processes by name, and the address of its edge."""
+    """What runs: its processes by name, and the address of its edge; and who gets its mails and webhooks."""
 
-    def __init__(self, folder: Path, databases: Mapping[str, str]) -> None:
+    def __init__(self, folder: Path, databases: Mapping[str, str], mails: Mails, pager: Receiver) -> None:
         self.folder, self.data, self.databases = folder, folder / "data", databases
+        self.mails, self.pager = mails, pager
         tables = "".join(f'\n[services."{group}"]\ndatabase = "{url}"\n' for group, url in databases.items())
         keep = "".join(f"\n[apps.{app.name}]\nkeep = 1_000_000\n" for app in APPS)
         (folder / "gateway.toml").write_text(_CONFIG + keep + tables)
@@ -59,6 +64,11 @@ class Whole:
         self.env |= {"GATEWAY_DATA": str(self.data), "GATEWAY_EDGE_PORT": str(embedded.free_port())}
         self.env |= {"PYTHONPATH": str(ROOT), "COLUMNS": "200", "ACCOUNTS_HASH_MIB": "1"}
         self.env |= {"ECOMMERCE_PACKING": "0.05", "ECOMMERCE_DRIVING": "0.05", "ECOMMERCE_THINKING": "1"}
+        secret, channels = folder / "pager.secret", folder / "channels.toml"
+        secret.write_bytes(SECRET)
+        channels.write_text(f'[{CHANNEL}]\nurl = "http://127.0.0.1:{pager.port}/"\nsecret_file = "{secret}"\n')
+        self.env |= {"DEVICES_CHANNELS_FILE": str(channels), "DEVICES_WEBHOOK_PRIVATE": "1"}
+        self.env |= {"ECOMMERCE_SMTP": f"smtp://127.0.0.1:{mails.port}"}
         self.began, self.out = time.monotonic(), folder / "up.out"
         with self.out.open("wb") as out:
             self._up = subprocess.Popen([*PROGRAM, "up"], env=self.env, cwd=folder, stdout=out, stderr=out)
@@ -190,10 +200,12 @@ async def whole(folder: Path, databases: Mapping[str, str] | None = None) -> Asy
     """Everything runs in the block."""
     if shutil.which("mosquitto") is None and shutil.which("mosquitto", path="/usr/sbin:/usr/local/sbin") is None:
         missing(ServerMissing("mosquitto", "apt install mosquitto"))
-    stage = Whole(folder, databases or {})
-    try:
-        await stage.wholly()
-        async with httpx.AsyncClient(base_url=stage.running.edge, timeout=30.0, trust_env=False) as stage.http:
-            yield stage
-    finally:
-        await asyncio.to_thread(stage.end)
+    mails, pager = Mails(), Receiver()
+    async with mails.serving(), pager.serving():
+        stage = Whole(folder, databases or {}, mails, pager)
+        try:
+            await stage.wholly()
+            async with httpx.AsyncClient(base_url=stage.running.edge, timeout=30.0, trust_env=False) as stage.http:
+                yield stage
+        finally:
+            await asyncio.to_thread(stage.end)

@@ -10,9 +10,22 @@ import httpx
 import msgspec
 import pytest
 
-from devices.events import Window
-from tests.devices.ledger import Kept
-from tests.whole.checker import gap_faults, ledger_of, letter_faults, order_faults, window_faults
+from devices.alerting.hook import signature
+from devices.alerting.rules import Rule
+from devices.events import Alert, Window
+from tests.devices.ledger import Kept, alert_faults
+from tests.whole.checker import (
+    Mail,
+    gap_faults,
+    hook_faults,
+    ledger_of,
+    letter_faults,
+    loss_faults,
+    mail_faults,
+    order_faults,
+    standing_faults,
+    window_faults,
+)
 from tests.whole.evidence import Letter, Told
 from tests.whole.stage import wait_of
 from tests.whole.talkers import View
@@ -38,6 +51,88 @@ def test_a_gap_that_nobody_can_count_is_found(first: int, last: int, told: list[
     found = gap_faults(ledger_of([("d", reading(n)) for n in (1, 2, 3)]), Kept([], [], [], runs))
     assert len(found) == len(told)
     assert all(one in fault for one, fault in zip(told, found, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("there", "told", "found"),
+    [
+        ((1, 2, 3, 4), 0, []),
+        ((1, 4), 2, []),
+        ((1, 4), 1, ["[2, 3] are missing, and 1 are called lost"]),
+        ((1, 2, 3, 4), 1, ["[] are missing, and 1 are called lost"]),
+        ((1, 2, 4), None, ["[3] are missing, and None are called lost"]),
+    ],
+)
+def test_a_loss_that_is_not_what_is_missing_is_found(
+    there: tuple[int, ...], told: int | None, found: list[str]
+) -> None:
+    kept = Kept([{"device": "d", "boot": "b", "seq": seq} for seq in there], [], [], [])
+    said = {} if told is None else {("d", "b"): told}
+    faults = loss_faults(ledger_of([("d", reading(n)) for n in (1, 2, 3, 4)]), kept, said)
+    assert [fault.partition(": ")[2] for fault in faults] == found
+
+
+def alert(device: str, what: Any = "firing", occurred: int = 30_000) -> Alert:
+    return Alert("mute", device, what, "print", occurred, occurred + 9, None, "warning")
+
+
+@pytest.mark.parametrize(
+    ("told", "faults"),
+    [
+        ([alert("d"), alert("*"), alert("*", "resolved")], 0),
+        ([], 1),
+        ([alert("d"), alert("d", "resolved")], 1),
+        ([alert("d", occurred=30_001)], 0),
+        ([alert("d", occurred=29_999)], 1),
+        ([alert("d"), alert("d")], 2),
+        ([alert("d"), alert("e")], 1),
+        ([alert("d"), alert("e"), alert("e", "resolved")], 1),
+        ([alert("d"), alert("*", "resolved")], 1),
+    ],
+)
+def test_a_silence_that_was_not_told_or_that_nobody_kept_is_found(told: list[Alert], faults: int) -> None:
+    rules = {"mute": Rule("silent", after=20.0)}
+    assert len(alert_faults(ledger_of([]), Kept([], [], [], []), rules, told, {"d": 10_000})) == faults
+
+
+@pytest.mark.parametrize(
+    ("state", "told", "faults"),
+    [
+        ("firing", [alert("d")], 0),
+        ("pending", [alert("d"), alert("d", "resolved"), alert("*")], 0),
+        ("resolved", [alert("d")], 1),
+        ("firing", [alert("d"), alert("d", "resolved")], 1),
+        ("ok", [alert("e")], 1),
+    ],
+)
+def test_an_alert_that_stands_otherwise_than_it_was_told_is_found(state: str, told: list[Alert], faults: int) -> None:
+    assert len(standing_faults([{"rule": "mute", "device": "d", "state": state}], told)) == faults
+
+
+Hook = tuple[dict[str, str], bytes]
+
+
+def hook(id: str, body: bytes, secret: bytes = b"s") -> Hook:
+    headers = {"webhook-id": id, "webhook-timestamp": "7", "webhook-signature": signature(secret, id, 7, body)}
+    return headers, body
+
+
+BODY = msgspec.json.encode(alert("d"))
+HOOKS: dict[str, Callable[[list[Hook]], object]] = {
+    "webhook one did not come": lambda got: got.clear(),
+    "webhook two: nothing happened": lambda got: got.append(hook("two", BODY)),
+    "webhook one: nobody signed this": lambda got: got.append(hook("one", BODY, b"other")),
+    "and not Alert(": lambda got: got.append(hook("one", msgspec.json.encode(alert("e")))),
+}
+
+
+@pytest.mark.parametrize("said", HOOKS)
+def test_a_webhook_that_did_not_come_or_of_nothing_is_found(said: str) -> None:
+    got, right = [hook("one", BODY), hook("one", BODY)], {"one": alert("d")}
+    assert hook_faults(got, right, b"s") == []
+    assert hook_faults([], {}, b"s") == ["no webhook should have come"]
+    HOOKS[said](got)
+    assert [fault for fault in hook_faults(got, right, b"s") if said in fault]
 
 
 WINDOWS: dict[str, Callable[[list[dict[str, Any]], list[Window]], object]] = {
@@ -91,6 +186,49 @@ def test_an_order_that_is_not_there_once_is_found(told: str) -> None:
     assert shop.faults() == []
     SHOP[told](shop)
     assert told in shop.faults()
+
+
+class Post:
+    """Three orders: one came, one is short, one was declined and then cancelled; the first mail came twice."""
+
+    def __init__(self) -> None:
+        ends = {"o1": "completed", "o2": "out_of_stock", "o3": "cancelled"}
+        self.orders = [{"id": id, "user": "u", "status": status} for id, status in ends.items()]
+        self.declined = ["o3"]
+        subjects = ["1 is confirmed", "1 is confirmed", "1 is on its way", "1 was delivered", "2: out of stock"]
+        subjects += ["3: the payment was declined", "3 is cancelled"]
+        self.mails = [Mail(f"m{one}", "u@", f"Your order o{one}") for one in subjects]
+
+    def faults(self) -> list[str]:
+        return mail_faults(self.mails, self.orders, self.declined, {"u": "u@", "v": "v@"})
+
+    def changes(self, n: int, **to: str) -> None:
+        self.mails[n] = msgspec.structs.replace(self.mails[n], **to)
+
+
+POST: dict[str, Callable[[Post], object]] = {
+    "u@ has 0 mails 'Your order o2: out of stock', of 1": lambda post: post.mails.pop(4),
+    "u@ has 2 mails 'Your order o1 is confirmed', of 1": lambda post: post.changes(1, id="another"),
+    "u@ has 1 mails 'Your order o2 is confirmed', of 0": lambda post: post.changes(
+        1, subject="Your order o2 is confirmed"
+    ),
+    "u@ has 0 mails 'Your order o1 was delivered', of 1": lambda post: post.changes(3, to="v@"),
+    "v@ has 1 mails 'Your order o1 was delivered', of 0": lambda post: post.changes(3, to="v@"),
+    "u@ has 1 mails 'Your order o3: the payment was declined', of 0": lambda post: post.declined.clear(),
+    "u@ has 1 mails 'Your order o3: the payment was declined', of 2": lambda post: post.declined.append("o3"),
+    "u@ has 0 mails 'Your order o2 is cancelled', of 1": lambda post: post.orders[1].update(status="cancelled"),
+    "mail m1 is confirmed is not the same each time": lambda post: post.changes(
+        1, subject="Your order o1 was delivered"
+    ),
+}
+
+
+@pytest.mark.parametrize("told", POST)
+def test_a_mail_too_many_or_too_few_is_found(told: str) -> None:
+    post = Post()
+    assert post.faults() == []
+    POST[told](post)
+    assert told in post.faults()
 
 
 def test_only_planted_letters_are_good_and_they_say_why() -> None:
