@@ -15,8 +15,8 @@ FILE = Path(__file__).parent / "RESULTS.md"
 _COLUMNS = ("figure", "ours", "peer", "its figure", "ratio (least to most)", "goal")
 _METHOD = """\
 Servers on one core, generators on another; servers are real processes, sockets are loopback. Each ratio is taken from
-two measurements beside each other in the same run; of three, the median stands here. A ratio is ours divided by the
-peer's. Absolute numbers are of this machine and say little elsewhere; a ratio travels better.
+two measurements beside each other in the same run; the median of three or more stands here. A ratio is ours divided by
+the peer's. Absolute numbers are of this machine and say little elsewhere; a ratio travels better.
 """
 
 
