@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from sqlalchemy import BigInteger, Column, Index, MetaData, String, Table, tuple_
+from sqlalchemy import BigInteger, Column, Index, MetaData, String, Table
 
-from devices import limits
 from devices.readings import Reading
-from gateway.sql import Transaction
+from gateway.sql import Transaction, find
 
 
 def arrivals(tables: MetaData) -> Table:
@@ -29,11 +28,7 @@ def arrivals(tables: MetaData) -> Table:
 async def fresh(db: Transaction, table: Table, found: Iterable[tuple[str, Reading]]) -> list[tuple[str, Reading]]:
     """Return those of ``found``, by device, that came for the first time, and note them."""
     by_key = {(device, reading.boot, reading.seq): reading for device, reading in found}
-    key = tuple_(table.c.device, table.c.boot, table.c.seq)
-    keys, known = list(by_key), set[tuple[str, str, int]]()
-    for first in range(0, len(keys), limits.ROWS_MOST):
-        asked = table.select().where(key.in_(keys[first : first + limits.ROWS_MOST]))
-        known |= {(row.device, row.boot, row.seq) for row in await db.execute(asked)}
+    known = {(row.device, row.boot, row.seq) for row in await find(db, table, by_key)}
     new = [(device, reading) for (device, boot, seq), reading in by_key.items() if (device, boot, seq) not in known]
     if new:
         # Whoever else noted one meanwhile makes this fail, and the event comes again.

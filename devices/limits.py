@@ -21,8 +21,6 @@ RAW_KEPT: Final = 8 * 86_400_000
 MINUTES_KEPT: Final = 90 * 86_400_000
 #: Events of one call of a handler: one transaction for as many devices.
 BATCH: Final = 100
-#: Rows of one statement: databases bound its parameters (SQLite 32,766). → several statements
-ROWS_MOST: Final = 1_000
 #: Rows of one page. → the next page
 PAGE: Final = 1_000
 #: Age from which a last value is called stale, where the caller names none.
@@ -40,8 +38,6 @@ HISTORY_LEAST: Final = 8
 UNUSUAL: Final = 3.5
 #: The score of what differs where nothing ever did: JSON has no infinity.
 SCORE_MOST: Final = 1_000.0
-#: Windows of one device that one delivery tells. → the rest with its next reading
-TOLD_MOST: Final = 500
 #: Accuracy of the quantile sketches: 200 is ±1.33 % of rank, in some 3 KiB at most.
 SKETCH: Final = 200
 

@@ -383,6 +383,8 @@ NOTICES_WITHIN: Final = 60.0
 
 #: Bodies of one SQLite transaction: enough to share a disk's wait, few enough that the first does not wait for long.
 SHARED_COMMIT: Final = 128
+#: Keys that one statement of `gateway.sql.find` asks for: databases bound its parameters (SQLite 32,766). → several
+KEYS_AT_ONCE: Final = 512
 #: A statement that holds up an SQLite service's process for longer is named in its log.
 STATEMENT_WITHIN: Final = 0.1
 #: Time that one process waits for another that writes the same SQLite file. → Busy
@@ -556,6 +558,8 @@ SURVEY_LOOK: Final = 0.02
 SURVEY_KEPT: Final = 10.0
 #: Such questions at one edge at a time. → Busy
 SURVEYS: Final = 4
+#: Such questions that one edge answers at a time: one that was away hears many at once. → it is named as missing
+SURVEY_ANSWERS: Final = 16
 #: Names and versions of SDKs that connections share. → each further one is kept by its connection alone, 0.6 KB at most
 SDK_NAMES: Final = 256
 

@@ -8,13 +8,14 @@ import msgspec
 from sqlalchemy import MetaData
 
 from gateway.adapters.database import Schema, connect, revise
+from gateway.adapters.database.find import find
 from gateway.adapters.database.sagas import Saga
 from gateway.adapters.database.upsert import upsert
 from gateway.adapters.http_service import reading, transaction
 from gateway.core.saga import Step
 from gateway.store import Reading, Store, Transaction
 
-__all__ = ["Database", "Reading", "Saga", "Step", "Transaction", "reading", "transaction", "upsert"]
+__all__ = ["Database", "Reading", "Saga", "Step", "Transaction", "find", "reading", "transaction", "upsert"]
 
 
 class Database(msgspec.Struct, frozen=True):

@@ -6,7 +6,6 @@ from collections import defaultdict
 from typing import Any
 
 import msgspec
-from sqlalchemy import tuple_
 
 from devices import limits
 from devices.analytics.routes import ROUTES
@@ -18,7 +17,7 @@ from devices.events import Window
 from devices.readings import BadReading, Reading, read
 from devices.rows import replaced
 from gateway import Context, Service
-from gateway.sql import Database, Transaction
+from gateway.sql import Database, Transaction, find
 
 service = Service(
     "analytics",
@@ -44,6 +43,7 @@ async def measure(payloads: list[Any], contexts: list[Context]) -> None:
     rows = await db.execute(MARKS.select().where(MARKS.c.device.in_(list(new))))
     marks = {row.device: (row.newest, row.late) for row in rows}
     added: defaultdict[tuple[str, str, int], list[float]] = defaultdict(list)
+    due: set[str] = set()
     for device, some in new.items():
         newest, late = marks.get(device, (0, 0))
         # What is too late is so by what was known before this delivery: a batch is not late for its own newest reading.
@@ -54,23 +54,23 @@ async def measure(payloads: list[Any], contexts: list[Context]) -> None:
             if not forgotten(begin, mark):
                 for metric, value in one.values.items():
                     added[device, metric, begin].append(value)
-        marks[device] = (max([newest, *(one.ts for one in some)]), late)
+        newest = max([newest, *(one.ts for one in some)])
+        marks[device] = (newest, late)
+        # Nothing else can have come to its end: most deliveries end no window, and need not ask.
+        if start(watermark(newest)) > start(mark) or any(over(start(one.ts), mark) for one in some):
+            due.add(device)
     if not new:
         return
     await db.execute(replaced(MARKS), [{"device": d, "newest": marks[d][0], "late": marks[d][1]} for d in new])
     if added:
         await _add(db, added)
-    for context in contexts:
-        if (device := context.variables["device"]) in new:
+    for device, context in {context.variables["device"]: context for context in contexts}.items():
+        if device in due:
             await _tell(db, context, device, watermark(marks[device][0]))
 
 
 async def _add(db: Transaction, added: dict[tuple[str, str, int], list[float]]) -> None:
-    key = tuple_(WINDOWS.c.device, WINDOWS.c.metric, WINDOWS.c.start)
-    keys, known = list(added), dict[tuple[str, str, int], Any]()
-    for first in range(0, len(keys), limits.ROWS_MOST):
-        found = WINDOWS.select().where(key.in_(keys[first : first + limits.ROWS_MOST]))
-        known |= {(row.device, row.metric, row.start): row for row in await db.execute(found)}
+    known = {(row.device, row.metric, row.start): row for row in await find(db, WINDOWS, added)}
     rows = []
     for (device, metric, begin), values in added.items():
         old = known.get((device, metric, begin))
@@ -95,8 +95,8 @@ async def _tell(db: Transaction, context: Context, device: str, mark: int) -> No
     """Tell the windows of ``device`` that are over by now, or were and changed; forget what takes late data no more."""
     of = WINDOWS.c
     due = WINDOWS.select().where(of.device == device, of.untold.is_(True), of.start <= mark - limits.WINDOW)
-    rows = (await db.execute(due.order_by(of.start).limit(limits.TOLD_MOST))).all()
-    if not any(over(row.start, mark) for row in rows):
+    rows = (await db.execute(due.order_by(of.start))).all()
+    if not rows:
         return
     past = await db.execute(HISTORY.select().where(HISTORY.c.device == device))
     means = {row.metric: msgspec.json.decode(row.means, type=list[tuple[int, float]]) for row in past}

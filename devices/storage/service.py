@@ -12,7 +12,7 @@ from devices.storage.rollup import SIZES, latest, rollups, runs
 from devices.storage.routes import ROUTES
 from devices.storage.tables import ARRIVALS, LATEST, POINTS, ROLLUPS, RUNS, TABLES
 from gateway import Context, Rejected, Service
-from gateway.sql import Database, Transaction, upsert
+from gateway.sql import Database, Transaction, find, upsert
 
 service = Service("storage", database=Database(tables=TABLES, migrations="devices.storage.migrations"), routes=ROUTES)
 _ROLLED: Final = upsert(
@@ -64,22 +64,19 @@ async def store(payloads: list[Any], contexts: list[Context]) -> None:
 
 async def _forget(db: Transaction, added: Any) -> None:
     """Delete what is too old, of those series that begin another hour: once an hour and series, and no timer."""
-    hour = SIZES["hour"]
-    begun = {(device, metric): start for device, metric, size, start in added if size == hour}
-    for (device, metric), start in begun.items():
-        of = ROLLUPS.c
-        series = (of.device == device, of.metric == metric)
-        if await db.scalar(ROLLUPS.select().where(*series, of.size == hour, of.start == start).limit(1)) is None:
-            old = (POINTS.c.device == device, POINTS.c.metric == metric, POINTS.c.ts < start - limits.RAW_KEPT)
-            await db.execute(POINTS.delete().where(*old))
-            minutes = (of.size == SIZES["minute"], of.start < start - limits.MINUTES_KEPT)
-            await db.execute(ROLLUPS.delete().where(*series, *minutes))
-            await forget(db, ARRIVALS, device, start - limits.RAW_KEPT)
-            await db.execute(RUNS.delete().where(RUNS.c.device == device, RUNS.c.ts < start - limits.MINUTES_KEPT))
+    of, begun = ROLLUPS.c, {key for key in added if key[2] == SIZES["hour"]}
+    known = {(row.device, row.metric, row.size, row.start) for row in await find(db, ROLLUPS, begun)}
+    for device, metric, _, start in begun - known:
+        old = (POINTS.c.device == device, POINTS.c.metric == metric, POINTS.c.ts < start - limits.RAW_KEPT)
+        await db.execute(POINTS.delete().where(*old))
+        minutes = (of.size == SIZES["minute"], of.start < start - limits.MINUTES_KEPT)
+        await db.execute(ROLLUPS.delete().where(of.device == device, of.metric == metric, *minutes))
+        await forget(db, ARRIVALS, device, start - limits.RAW_KEPT)
+        await db.execute(RUNS.delete().where(RUNS.c.device == device, RUNS.c.ts < start - limits.MINUTES_KEPT))
 
 
 def _row(table: Any, *values: object) -> dict[str, object]:
-    return dict(zip((column.name for column in table.columns), values, strict=True))
+    return dict(zip(table.columns.keys(), values, strict=True))
 
 
 def _fields(one: Any) -> Sequence[object]:

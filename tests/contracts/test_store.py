@@ -13,10 +13,11 @@ import sqlalchemy as sa
 
 from gateway import limits
 from gateway.adapters.database import Schema, connect
+from gateway.adapters.database.find import _made
 from gateway.adapters.database.sqlite import SqliteStore
 from gateway.core.event import Event, Meta
 from gateway.errors import Misconfigured, Unavailable
-from gateway.sql import upsert
+from gateway.sql import find, upsert
 from gateway.store import Outgoing, Reading, Seen, Store
 from tests.databases import KINDS, NewDatabase
 from tests.servers import eventually
@@ -115,6 +116,37 @@ async def test_a_row_that_is_there_is_left_or_changed_as_said(new_database: NewD
         await work.commit()
         async with store.read() as db:
             assert await db.scalar(sa.select(STOCK.c.n)) == 3
+
+
+async def test_many_keys_are_found_by_the_index(new_database: NewDatabase) -> None:
+    tables = sa.MetaData()
+    points = sa.Table(
+        "points",
+        tables,
+        sa.Column("series", sa.String(40), primary_key=True),
+        sa.Column("seq", sa.BigInteger, primary_key=True),
+        sa.Column("data", sa.LargeBinary),
+        sqlite_with_rowid=False,
+    )
+    keys = [(f"s{n % 7}", n) for n in range(1_500)]
+    async with opened(new_database("find"), Schema(tables)) as store:
+        work = await store.begin()
+        await work.execute(points.insert(), [{"series": s, "seq": n, "data": b"%d" % n} for s, n in keys])
+        await work.commit()
+        async with store.read() as db:
+            for count in (0, 1, 2, 3, 511, 512, 513, 1_400):
+                wanted = [*keys[:count], ("s0", -1), ("none", 3)]
+                rows = await find(db, points, wanted)
+                assert sorted((row.series, row.seq, row.data) for row in rows) == sorted(
+                    (series, n, b"%d" % n) for series, n in keys[:count]
+                )
+            assert await find(db, points, []) == []
+            if isinstance(store, SqliteStore):
+                plan = sa.text(f"EXPLAIN QUERY PLAN {_made(points, 2)}").bindparams(
+                    *(sa.bindparam(name, None) for name in ("k0_0", "k0_1", "k1_0", "k1_1"))
+                )
+                steps = [row.detail for row in await db.execute(plan)]
+                assert "SEARCH this USING PRIMARY KEY (series=? AND seq=?)" in steps
 
 
 async def test_an_error_does_not_say_what_is_in_the_row(new_database: NewDatabase) -> None:
