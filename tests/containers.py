@@ -25,14 +25,17 @@ def docker_answers() -> bool:
     program = shutil.which("docker")
     if program is None:
         return False
-    asked = subprocess.run([program, "info"], capture_output=True, timeout=30, check=False)
-    return asked.returncode == 0
+    try:
+        return subprocess.run([program, "info"], capture_output=True, timeout=30, check=False).returncode == 0
+    except subprocess.TimeoutExpired:
+        return False
 
 
 class Contained(Server):
     """A server of the image of its name."""
 
-    def _launch(self, plan: Plan) -> Child:
+    def _launch(self) -> Child:
+        plan = self._plan
         container = DockerContainer(IMAGES[plan.name], network_mode="host", pid_mode="host")
         container.with_volume_mapping(str(plan.data), str(plan.data), "rw").with_command(list(plan.argv[1:]))
         # Its own entry point would change the owner of the folder, or write over the configuration.

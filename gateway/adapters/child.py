@@ -141,7 +141,7 @@ class Server:
                 raise ServerFailed(f"port {door.port} of {self.name} is taken", "choose another, or end its owner")
             if door.path:
                 Path(door.path).parent.mkdir(mode=0o700, exist_ok=True)
-        self._child = self._launch(self._plan)
+        self._child = self._launch()
         give_up = time.monotonic() + limits.SERVER_READY_WITHIN
         while not all(answers(door) for door in self._plan.doors):
             if not self._running() or time.monotonic() > give_up:
@@ -149,9 +149,9 @@ class Server:
                 raise self._failed()
             time.sleep(0.01)
 
-    def _launch(self, plan: Plan) -> Child:
+    def _launch(self) -> Child:
         with self.log.open("wb") as log:
-            launch = [sys.executable, "-I", "-S", "-c", _LAUNCH, str(os.getpid()), *plan.argv]
+            launch = [sys.executable, "-I", "-S", "-c", _LAUNCH, str(os.getpid()), *self._plan.argv]
             # A session of its own: Ctrl-C in a terminal must reach the gateway, which stops its servers last.
             return _starter.submit(
                 subprocess.Popen,

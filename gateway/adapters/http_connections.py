@@ -12,23 +12,25 @@ from gateway.adapters.http import Guarded, check_origin, typed
 from gateway.adapters.http_credentials import bearer
 from gateway.adapters.http_page import query
 from gateway.adapters.http_problem import as_json
+from gateway.core.access import Grant
 from gateway.core.connected import Connected, Wanted
 
 
 class Operators(Guarded, Protocol):
     """What an operator may ask about connections; every method raises ``errors`` only."""
 
-    def check(self, token: str, whence: str) -> None:
-        """Raise :class:`BadToken` or :class:`Denied` where the bearer of ``token`` is no operator."""
+    def check(self, token: str, whence: str) -> Grant:
+        """Return what let the operator in; raises :class:`BadToken` and :class:`Denied`."""
 
-    async def connected(self, wanted: Wanted) -> Connected:
-        """Return those that are ``wanted``, of every edge."""
+    async def connected(self, grant: Grant, wanted: Wanted) -> Connected:
+        """Return those that are ``wanted``, of every edge; raises also where ``grant`` ended meanwhile."""
 
 
 def routes(operators: Operators) -> list[Route]:
     async def listed(request: Request) -> Response:
         check_origin(request, operators)
-        operators.check(bearer(request), f"http {request.client.host if request.client else 'of nowhere'}")
-        return as_json(await operators.connected(query(request, Wanted)), 200)
+        whence = f"http {request.client.host if request.client else 'of nowhere'}"
+        grant = operators.check(bearer(request), whence)
+        return as_json(await operators.connected(grant, query(request, Wanted)), 200)
 
     return [Route("/connections", typed(listed, operators), methods=["GET"])]

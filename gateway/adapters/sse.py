@@ -37,6 +37,8 @@ class Stream:
         self._queue = SendQueue()
         self._filled = asyncio.Event()
         self._over = False
+        #: Bytes of the last block that was taken: its socket may not have, until the next one is asked for.
+        self._taken = 0
         #: It ended because its reader did not read.
         self.slow = False
 
@@ -50,7 +52,7 @@ class Stream:
 
     @property
     def size(self) -> int:
-        return self._queue.size
+        return self._queue.size + self._taken
 
     def share(self, queues: list[Stream], data: bytes) -> None:
         for stream in queues:
@@ -62,7 +64,7 @@ class Stream:
         # It may never read again: whoever waits for its socket must hold neither frames nor a place in fan-out.
         self.slow = True
         self._leave(self)
-        self._queue.take()
+        self._taken += len(self._queue.take())  # dropped, but told of for as long as it does not read
         self.finish()
 
     def come_back(self, filter: str) -> None:
@@ -82,6 +84,7 @@ class Stream:
 
         It is over when it must come back, and ``until`` has passed, by the loop's clock.
         """
+        self._taken = 0
         loop = asyncio.get_running_loop()
         comment = loop.time() + limits.SSE_COMMENT_EVERY
         try:
@@ -92,4 +95,6 @@ class Stream:
         if self._over or (until is not None and loop.time() >= until):
             return b""
         self._filled.clear()
-        return self._queue.take()
+        block = self._queue.take()
+        self._taken = len(block)
+        return block

@@ -49,6 +49,17 @@ Config = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="One JSON object a line (NDJSON), for programs.")]
 
 
+def alone(context: typer.Context) -> bool:
+    """Say whether a group was called by itself; raises where a command follows its options, which would be dropped."""
+    if (command := context.invoked_subcommand) is None:
+        return True
+    for name in context.params:
+        source = context.get_parameter_source(name)
+        if source is not None and source.name == "COMMANDLINE":
+            raise typer.BadParameter(f"write it behind {command}", param_hint=f"--{name.replace('_', '-')}")
+    return False
+
+
 class Configuration(msgspec.Struct, frozen=True):
     """Everything that was declared, checked as a whole."""
 

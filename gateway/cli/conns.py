@@ -5,18 +5,16 @@ from __future__ import annotations
 import sys
 import time
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
-import httpx
 import msgspec
 import typer
 
 from gateway import limits
-from gateway.cli.configuration import Config, Json
-from gateway.cli.pub import detail_of
+from gateway.cli.configuration import Config, Json, alone
 from gateway.cli.rows import print_rows
 from gateway.cli.shown import printable
-from gateway.cli.target import RefusedByEdge, Target, Url, find
+from gateway.cli.target import RefusedByEdge, Target, Url, find, read
 from gateway.core.connected import Connected, Connection
 from gateway.edge.presence import principal_of, user_of
 from gateway.errors import NotAvailable
@@ -26,6 +24,17 @@ TokenFile = Annotated[
     typer.Option("--token-file", help="An operator's token; else of GATEWAY_TOKEN, else the one of `gateway up`."),
 ]
 User = Annotated[str, typer.Option("--user", help="Of this one alone: alice, device:pump-7, anonymous.")]
+
+
+class _Error(msgspec.Struct):
+    message: str
+
+
+class _Done(msgspec.Struct):
+    """What the server API answers."""
+
+    error: _Error | None = None
+
 
 application = typer.Typer(help="Who is connected, on every edge; send them away.", invoke_without_command=True)
 
@@ -45,7 +54,7 @@ def show(
     json: Json = False,
 ) -> None:
     """List connections, most bytes waiting first, then the oldest."""
-    if context.invoked_subcommand is not None:
+    if not alone(context):
         return
     edge = find(url, token_file, config, "operator")
     asked = {"user": user, "topic": topic, "slow": str(slow).lower(), "limit": str(limit)}
@@ -76,40 +85,31 @@ def kick(
     """
     if bool(client) == bool(user):
         raise typer.BadParameter("give either CLIENT or --user")
+    if user == "anonymous":
+        raise typer.BadParameter("anonymous is whoever has no token: name the CLIENT", param_hint="--user")
     edge = find(url, token_file, config, "operator")
     found = _connected(edge, {"user": user, "client": client, "limit": "1"})
     _tell_missing(found)
     count = len(found.connections) + found.left_out
-    if client and found.connections:
-        user = found.connections[0].user
-    elif client or not (count or found.missing):
+    if client and not count and found.missing:
+        raise NotAvailable(f"no edge that answered has {printable(client)}", "try again when all of them answer")
+    if not count and not found.missing:
         raise NotAvailable(f"nobody is connected as {printable(client or user)}", "see: gateway conns")
-    whom = f"{client or 'all'} of {user}" if client else f"{count} connections of {user}"
+    user = found.connections[0].user if client else user
+    whom = f"{client or f'{count} connections'} of {user}"
     if sys.stdin.isatty() and not yes:
         typer.confirm(f"Close {printable(whom)}?", abort=True)
     name = "" if user == "anonymous" else user_of(principal_of(user))
-    answer = _ask(edge, "POST", "/api/disconnect", json={"user": name, "client": client})
-    if "error" in msgspec.json.decode(answer):
-        raise RefusedByEdge(str(msgspec.json.decode(answer)["error"]["message"]))
+    gone = {"user": name, "client": client}
+    done = read(edge.ask("POST", "/api/disconnect", limits.SURVEY_WITHIN + 10, json=gone), _Done)
+    if done.error is not None:
+        raise RefusedByEdge(done.error.message)
     print(f"told every edge to close {printable(whom)}")
 
 
 def _connected(edge: Target, asked: dict[str, str]) -> Connected:
-    answer = _ask(edge, "GET", "/connections", params={name: value for name, value in asked.items() if value})
-    return msgspec.json.decode(answer, type=Connected)
-
-
-def _ask(edge: Target, method: str, path: str, **asked: Any) -> bytes:
-    headers = {"authorization": f"Bearer {edge.token}"} if edge.token else {}
-    try:
-        answer = httpx.request(
-            method, edge.url + path, headers=headers, timeout=limits.SURVEY_WITHIN + 10, trust_env=False, **asked
-        )
-    except httpx.HTTPError as error:
-        raise edge.away(error) from None
-    if answer.is_error:
-        raise RefusedByEdge(detail_of(answer.content, answer.status_code))
-    return answer.content
+    given = {name: value for name, value in asked.items() if value}
+    return read(edge.ask("GET", "/connections", limits.SURVEY_WITHIN + 10, params=given), Connected)
 
 
 def _tell_missing(found: Connected) -> None:

@@ -15,7 +15,7 @@ from rich.table import Table
 
 from gateway import logs
 from gateway.adapters.log import GroupState, Log
-from gateway.cli.configuration import Config, Configuration, Json, gather
+from gateway.cli.configuration import Config, Configuration, Json, alone, gather
 from gateway.cli.person import person
 from gateway.cli.tail import open_to_read
 from gateway.core.event import Partition
@@ -34,7 +34,7 @@ application = typer.Typer(help="How far each service is; pause, resume and repla
 @application.callback()
 def show(context: typer.Context, config: Config = None, json: Json = False) -> None:
     """List groups and partitions: lag is entries behind, parked are events that wait for another try."""
-    if context.invoked_subcommand is not None:
+    if not alone(context):
         return
     states = asyncio.run(_states(gather(config)))
     if json:

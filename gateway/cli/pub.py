@@ -7,14 +7,13 @@ from pathlib import Path
 from typing import Annotated
 from urllib.parse import quote
 
-import httpx
 import msgspec
 import typer
 
 from gateway import limits
 from gateway.adapters.identity import new_id
 from gateway.cli.configuration import Config, Json, gather
-from gateway.cli.target import Answer, RefusedByEdge, Target, TokenFile, Url, find
+from gateway.cli.target import Answer, RefusedByEdge, Target, TokenFile, Url, detail_of, find, read
 from gateway.core.payload import check_json
 from gateway.errors import BadPayload, NotDeclared, Refused, TooLarge
 
@@ -80,42 +79,18 @@ def post(target: Target, topic: str, data: bytes, id: str, type: str = "", key: 
     Raises :class:`Refused`, :class:`RefusedByEdge`, :class:`Unavailable`.
     """
     headers = {"event-id": id}
-    headers |= {"authorization": f"Bearer {target.token}"} if target.token else {}
     headers |= {"content-type": type} if type else {}
     headers |= {"idempotency-key": key} if key else {}
-    for name, value in headers.items():
-        if not (value.isascii() and value.isprintable()):
-            # Not which value: it may be the token.
-            raise Refused(f"the {name} of the request is not printable ASCII", "use other characters")
-    try:
-        answer = httpx.post(
-            f"{target.url}/topics/{quote(topic)}",
-            content=data,
-            headers=headers,
-            timeout=limits.PUBLISH_WITHIN + 5,
-            trust_env=False,
-        )
-    except httpx.HTTPError as error:
-        raise target.away(error) from None
-    if answer.is_error:
-        raise (UnknownToEdge if _unknown(answer.content) else RefusedByEdge)(
-            detail_of(answer.content, answer.status_code)
-        )
-    return answer.text, msgspec.json.decode(answer.content, type=Stored)
-
-
-def detail_of(body: bytes, status: int) -> str:
-    """Return what a problem+json says, or the status where it is none."""
-    try:
-        return msgspec.json.decode(body, type=Answer).detail or f"the edge answered {status}"
-    except msgspec.DecodeError:
-        return f"the edge answered {status}, and not in its own words; is it a topic gateway?"
+    answer = target.ask("POST", f"/topics/{quote(topic)}", limits.PUBLISH_WITHIN + 5, headers, content=data)
+    if answer.is_error and _unknown(answer.content):
+        raise UnknownToEdge(detail_of(answer))
+    return answer.text, read(answer, Stored)
 
 
 def _unknown(body: bytes) -> bool:
     try:
         return msgspec.json.decode(body, type=Answer).type.endswith(f":{NotDeclared.code}")
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, UnicodeDecodeError):
         return False
 
 

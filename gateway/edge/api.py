@@ -188,7 +188,8 @@ class _Server:
         if not user and not client:
             raise Refused("there is no user", "name one; for clients without a user, name the client")
         await self._edge.log.control.announce(Notice(kind, msgspec.json.encode(asked)))
-        _audit.info("%s: %s %s", self._who, kind, f"user {user!r}" if user else f"client {client!r}")
+        named = (f"{noun} {name!r}" for noun, name in (("user", user), ("client", client)) if name)
+        _audit.info("%s: %s %s", self._who, kind, ", ".join(named))
         return Done()
 
     async def presence(self, channel: str) -> PresenceResult:

@@ -13,8 +13,9 @@ from gateway import limits
 from gateway.adapters.http_api import Node
 from gateway.adapters.identity import new_id
 from gateway.adapters.log import Notice
-from gateway.core.access import ANONYMOUS, Principal
+from gateway.core.access import ANONYMOUS, Grant, Principal
 from gateway.core.connected import Connected, Connection, Said, Wanted, first, order, since, together
+from gateway.core.topic import is_filter
 from gateway.edge.client import Client
 from gateway.edge.desk import Desk
 from gateway.edge.presence import principal_of
@@ -49,7 +50,7 @@ class Connections:
     ) -> None:
         """``nodes`` returns the edges that live."""
         self._desk, self._edge, self._clients, self._held, self._nodes = desk, edge, clients, held, nodes
-        self._asking = 0
+        self._asking = self._answering = 0
         edge.revocations.listeners[_ASKED] = self._hear
 
     def allows(self, origin: str | None, host: str | None) -> bool:
@@ -58,10 +59,10 @@ class Connections:
     def refused(self, error: GatewayError) -> None:
         self._desk.refused(error)
 
-    def check(self, token: str, whence: str) -> None:
-        self._desk.allowed(token, whence, "connections", "list")
+    def check(self, token: str, whence: str) -> Grant:
+        return self._desk.admitted(token, whence, "connections", "list")
 
-    async def connected(self, wanted: Wanted) -> Connected:
+    async def connected(self, grant: Grant, wanted: Wanted) -> Connected:
         if self._asking >= limits.SURVEYS:
             raise Busy(f"{limits.SURVEYS} such questions are under way here", "let one of them end")
         self._asking += 1
@@ -69,6 +70,7 @@ class Connections:
             own = self._edge.presence.edge
             names = {node.uid: node.name for node in await self._nodes() if node.uid != own}
             said = await self._ask(wanted, names) if names else {}
+            self._desk.still(grant)
             return together({self._edge.name: self._said(wanted), **said}, wanted.limit)
         finally:
             self._asking -= 1
@@ -95,7 +97,9 @@ class Connections:
 
     def _hear(self, data: bytes) -> None:
         asked = msgspec.json.decode(data, type=_Survey)
-        if asked.by != self._edge.presence.edge:
+        if asked.by != self._edge.presence.edge and self._answering < limits.SURVEY_ANSWERS:
+            # Counted here: who was away reads many at once, and none of the tasks has begun.
+            self._answering += 1
             self._edge.spawn(self._answer(asked), f"survey-{asked.id}")
 
     async def _answer(self, asked: _Survey) -> None:
@@ -104,6 +108,8 @@ class Connections:
             await self._edge.log.surveys.answer(asked.id, self._edge.presence.edge, word)
         except GatewayError as e:
             _log.info("this edge could not say who is connected: %s", e)  # it is named as missing
+        finally:
+            self._answering -= 1
 
     # --- who is here ---
 
@@ -115,8 +121,10 @@ class Connections:
 
     def _meeting(self, wanted: Wanted) -> Iterator[Client | Held]:
         who = _principal(wanted.user) if wanted.user else None
-        # One walk for the topic, whatever the number of clients.
-        filters = {wanted.topic, *self._edge.fanout.filters(wanted.topic)} if wanted.topic else None
+        filters = {wanted.topic} if wanted.topic else None
+        if filters is not None and not is_filter(wanted.topic):
+            # One walk for the topic, whatever the number of clients.
+            filters.update(self._edge.fanout.filters(wanted.topic))
         here: list[Client | Held] = [*self._clients, *self._held]
         for one in here:
             if (

@@ -42,13 +42,21 @@ class Desk:
 
     def operator(self, token: str, whence: str, verb: Verb) -> _Operator:
         """Return what the bearer of ``token`` may do; raises :class:`BadToken` and :class:`Denied`."""
-        return _Operator(self, self._admitted(token, whence, "dead letters", verb), whence)
+        return _Operator(self, self.admitted(token, whence, "dead letters", verb), whence)
 
     def allowed(self, token: str, whence: str, noun: str, verb: str) -> str:
         """Return who the operator with ``token`` is, for the audit log; raises as ``operator`` does."""
-        return f"{self._admitted(token, whence, noun, verb).principal}, {whence}"
+        return f"{self.admitted(token, whence, noun, verb).principal}, {whence}"
 
-    def _admitted(self, token: str, whence: str, noun: str, verb: str) -> Grant:
+    def still(self, grant: Grant) -> None:
+        """Raise :class:`TokenExpired` or :class:`BadToken` where ``grant``, which was good, ended meanwhile."""
+        if grant.expires is not None and grant.expires <= self.now():
+            raise TokenExpired("the token's time is over", "do the rest with a new one")
+        if not self.good(grant):
+            raise BadToken("the token was revoked meanwhile", "get a new one, if you still may")
+
+    def admitted(self, token: str, whence: str, noun: str, verb: str) -> Grant:
+        """Return what lets the operator with ``token`` in; raises as ``operator`` does."""
         who = "unknown"
         try:
             if not token:
@@ -117,11 +125,7 @@ class _Operator:
 
     def _while_valid(self, places: Iterable[Address]) -> Iterator[Address]:
         for at in places:
-            expires = self._grant.expires
-            if expires is not None and expires <= self._desk.now():
-                raise TokenExpired("the token's time is over", "do the rest with a new one")
-            if not self._desk.good(self._grant):
-                raise BadToken("the token was revoked meanwhile", "get a new one, if you still may")
+            self._desk.still(self._grant)
             yield at
 
     def would(self, asked: Asked) -> AsyncGenerator[Found | Step]:

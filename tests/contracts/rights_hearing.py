@@ -18,6 +18,7 @@ from tests.contracts.rights_oracle import TOPICS, Who, allowed, filter_allowed, 
 
 SSE, SSE_EVENTS, SSE_WILDCARD, BY_WILDCARD = "SSE", "SSE events", "SSE wildcard", "SSE events by wildcard"
 TICKET, REDEEMED, BY_TICKET = "ticket", "ticket redeemed", "events by ticket"
+_AT_A_TIME = 6
 
 
 class Ear:
@@ -60,6 +61,23 @@ async def hearing(
     redeem: Sequence[Who],
 ) -> None:
     """Open everything as everybody, publish to every topic, and judge what each stream said; ``redeem`` use tickets."""
+    # Some at a time: each stream is two sockets of this process, which may have 1,024 files.
+    for n in range(0, len(principals), _AT_A_TIME):
+        some = principals[n : n + _AT_A_TIME]
+        await _hearing(matrix, edge, log, declared, some, topics, filters, redeem, f"heard-{n}")
+
+
+async def _hearing(
+    matrix: Matrix,
+    edge: Edge,
+    log: Log,
+    declared: Declared,
+    principals: Sequence[Who],
+    topics: Sequence[str],
+    filters: Sequence[str],
+    redeem: Sequence[Who],
+    word: str,
+) -> None:
     ears: list[Ear] = []
 
     async def listen(way: str, http: httpx.AsyncClient, who: Who, filter: str, ticket: str = "") -> bool:
@@ -104,10 +122,10 @@ async def hearing(
             await stack.enter_async_context(http)
             work += [exactly(http, who, topic) for topic in topics] + [widely(http, who, filter) for filter in filters]
         await some_at_a_time(work)
-        await seed(log, declared, "heard")
-        await asyncio.gather(*(ear.hear("heard") for ear in ears))
+        await seed(log, declared, word)
+        await asyncio.gather(*(ear.hear(word) for ear in ears))
         for ear in ears:
-            heard = ear.topics("heard")
+            heard = ear.topics(word)
             for topic in TOPICS:
                 if levels_let(ear.filter, topic) or topic in heard:
                     matrix.cell(ear.way, ear.who, topic, topic in heard, allowed(ear.who, topic, 0))

@@ -8,7 +8,7 @@ import logging
 import socket
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,8 @@ import websockets
 
 from gateway import limits
 from gateway.adapters.http_api import Node
+from gateway.core.connected import Said
+from gateway.edge.revocations import revoke
 from tests.contracts.rights_matrix import headers, verifier
 from tests.gateways import Running, client, running_edge, token
 from tests.letters import audited, door, problem
@@ -90,6 +92,9 @@ async def test_filters_and_bounds(edge: Running) -> None:
         assert await clients(http, topic="devices/7/telemetry") == {of["user:alice"], of["user:bob"]}
         assert await clients(http, topic="devices/8/telemetry") == {of["user:alice"]}
         assert await clients(http, topic="devices/+/telemetry", user="bob") == set()
+        assert "subscribe" in await bob.ask("subscribe", channel="devices/+/+")
+        assert await clients(http, topic="devices/+/telemetry") == {of["user:alice"]}
+        assert await clients(http, topic="devices/+/+") == {of["user:bob"]}
         assert await clients(http, user="anonymous") == await clients(http, slow=True) == set()
         bounded = await listed(http, limit=2)
         # The oldest; the others are counted.
@@ -152,6 +157,27 @@ async def test_who_does_not_read_stands_first(edge: Running) -> None:
         assert 0 < first["waiting"] <= limits.SEND_BYTES + 2 * limits.TRANSPORT_BYTES
 
 
+async def test_a_stream_that_does_not_read_is_shown_as_slow_and_stays_so_when_it_was_closed(edge: Running) -> None:
+    sock = socket.socket()
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
+    sock.connect(("127.0.0.1", edge.port))
+    reader, writer = await asyncio.open_connection(sock=sock)
+    asked = f"GET /topics/try%2Fx/events HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer {token('deaf')}\r\n\r\n"
+    writer.write(asked.encode())
+    await reader.readuntil(b"\nid: ")  # it has joined; what comes is not read
+    fanout = edge.edge.fanout
+    with closing(writer.transport):
+        async with door(edge) as http:
+            for n in range(1, 400):
+                assert (await http.post("/topics/try/x", content=b"x" * 30_000)).status_code == 201
+                await eventually(lambda n=n: fanout.offered == n or not len(fanout))
+                if not len(fanout):
+                    break
+            (row,) = (await listed(http, slow=True))["connections"]
+            assert (row["user"], row["transport"]) == ("user:deaf", "sse")
+            assert row["waiting"] > 0
+
+
 async def test_a_stream_of_events_is_a_connection_too_and_can_be_sent_away(edge: Running) -> None:
     alice = {"Authorization": f"Bearer {token('alice')}"}
     async with door(edge) as http, door(edge, alice) as mine, client(edge.ws, token("alice")) as other:
@@ -210,3 +236,31 @@ async def test_an_edge_that_says_nothing_or_nothing_known_is_named(
         assert [row["user"] for row in found["connections"]] == ["user:alice"]
         monkeypatch.setattr(limits, "SURVEYS", 0)
         problem(await http.get("/connections"), 429, "busy")
+
+
+async def test_an_edge_that_answers_enough_of_such_questions_is_named(
+    log_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "SURVEY_WITHIN", 0.2)
+    monkeypatch.setattr(limits, "SURVEY_ANSWERS", 0)
+    async with running_edge(log_url) as one, running_edge(log_url) as other, door(one) as http:
+
+        async def named() -> bool:
+            return bool((await listed(http))["missing"] == [other.edge.name])
+
+        await eventually(named)
+
+
+async def test_who_is_revoked_while_edges_are_asked_hears_nothing(
+    edge: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "SURVEY_WITHIN", 60.0)
+    monkeypatch.setattr("gateway.edge.connections.new_id", lambda: "the-survey")
+    await edge.log.edges.tell("silent", msgspec.json.encode(Node("silent", "edge-silent", "0", 1, 1, 1, 1, 1)))
+    async with door(edge) as http:
+        asking = asyncio.create_task(http.get("/connections"), name="asking")
+        await eventually(lambda: edge.edge._connections._asking == 1)
+        await revoke(edge.log.control, "sub", "operator:root", 60, "test")
+        await eventually(lambda: len(edge.edge.revocations) == 1)
+        await edge.log.surveys.answer("the-survey", "silent", msgspec.json.encode(Said([], 0)))
+        assert "revoked meanwhile" in problem(await asking, 401, "bad_token")

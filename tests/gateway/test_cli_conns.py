@@ -10,14 +10,19 @@ import pty
 import signal
 import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 
 import httpx
+import msgspec
 import pytest
 
 from gateway import limits
 from gateway.adapters import embedded
 from gateway.adapters.child import Server
+from gateway.cli.target import RefusedByEdge, Target, find, read
+from gateway.core.connected import Connected
 from gateway.core.declared import Topic
+from gateway.up import Running as Up
 from tests.gateway.test_cli import ENV, PROGRAM, Place, edge
 from tests.gateways import SECRET, Running, client, running_edge, token
 from tests.letters import audited, door
@@ -90,9 +95,11 @@ async def test_who_is_connected_and_which_edge_did_not_answer(
         os.kill(another.server.pid, signal.SIGSTOP)
         try:
             code, table, missing = await another.run("--url", one.http)
+            kicked, _, unknown = await another.run("kick", bob["client"], "--url", one.http)
         finally:
             os.kill(another.server.pid, signal.SIGCONT)
         assert (code, missing) == (0, f"edges answered 1 of 2: nothing is known of {bob['edge']}\n")
+        assert (kicked, f"no edge that answered has {bob['client']}" in unknown) == (1, True), unknown
         heading, line = table.splitlines()
         assert heading.split() == "client user edge speaks sdk since waiting ping watches".split()
         cells = line.split("  ")
@@ -116,7 +123,8 @@ async def test_sending_away_asks_before_and_reaches_every_edge(
             await eventually(lambda: found(http, 2), 60)
             assert await asyncio.to_thread(at_a_terminal, another, one, "y") == 0
             assert {await here.closed(), await there.closed(), await other.closed()} == {3503}
-        assert audited(caplog) == ["operator:root: disconnect user 'alice'"] * 2
+        who = "operator:root: disconnect user 'alice'"
+        assert audited(caplog) == [f"{who}, client '{first['client']}'", who]
 
 
 def at_a_terminal(another: Another, edge: Running, answer: str) -> int:
@@ -144,3 +152,34 @@ async def test_what_cannot_be_done_is_said(another: Another) -> None:
     ):
         done, _, said = await another.run(*words, role=role)
         assert (done, says in said) == (code, True), said
+
+
+def test_the_kept_token_of_an_operator_goes_to_the_edge_that_runs_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("GATEWAY_TOKEN", raising=False)
+    config, data = tmp_path / "gateway.toml", tmp_path / ".gateway"
+    config.write_text(f'[gateway]\ndata = "{data}"\n')
+    data.mkdir()
+    (data / "operator.token").write_text("T\n")
+    (data / "user.token").write_text("U\n")
+    other = "http://127.0.0.1:8124"
+    assert find("", None, config, "operator").token == ""
+    (data / "up.json").write_bytes(msgspec.json.encode(Up(os.getpid(), "http://127.0.0.1:8123", "", "", "")))
+    assert find("", None, config, "operator") == Target("http://127.0.0.1:8123", "T")
+    assert find(other, None, config, "operator").token == ""
+    assert find(other, None, config).token == "U"
+
+
+@pytest.mark.parametrize("status", ["308 Permanent Redirect", "200 OK"])
+@pytest.mark.parametrize("body", [b"", b"<html>", b"{}", b'{"edges": "\xff"}'])
+async def test_an_answer_that_is_not_ours_is_said(status: str, body: bytes) -> None:
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 %s\r\nContent-Length: %d\r\n\r\n%s" % (status.encode(), len(body), body))
+        writer.close()
+
+    async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+        edge = Target(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", "")
+        with pytest.raises(RefusedByEdge, match=f"the edge answered {status[:3]}"):
+            await asyncio.to_thread(lambda: read(edge.ask("GET", "/connections", 60), Connected))
