@@ -29,6 +29,15 @@ _INKED = """([begin, end, of]) => {
     return found.size / columns;
 }"""
 
+#: No frame is drawn, as in a tab that nobody sees, until those that were asked for are let go.
+#: What was asked for before is drawn.
+HOLD = """() => {
+    window.held = []; window.real = requestAnimationFrame;
+    window.requestAnimationFrame = (draw) => window.held.push(draw);
+    return new Promise((done) => window.real(done));
+}"""
+LET_GO = "() => { window.requestAnimationFrame = real; held.forEach((draw) => draw(performance.now())); }"
+
 
 def now() -> int:
     return time.time_ns() // 1_000_000

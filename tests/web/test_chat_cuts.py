@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
 import pytest_asyncio
-from playwright.async_api import Browser, expect
+from playwright.async_api import Browser, Response, Route, expect
 
 from chat import limits
 from gateway import limits as bounds
@@ -102,13 +103,46 @@ async def test_a_room_that_cannot_be_watched_says_so_until_it_can(chat: Chat, br
     ann, bob = chat.person("ann"), chat.person("bob")
     room = await ann.makes("public", bob)
     async with tab(browser) as one, ann.device() as of_ann:
-        page = one.page
+        page, told = one.page, asyncio.Event()
+
+        async def later(route: Route) -> None:
+            await told.wait()
+            await route.continue_()
+
+        await of_ann.says(room, "before")
+        await page.route("**/history?*", later)
         async with failing(page, "**/tokens"):
             await at(page, bob, room)
-            await expect(page.get_by_role("alert")).to_contain_text("not now")
+            await expect(page.get_by_role("alert")).to_have_text("That did not work. not now")
+            # What was said before is there: of what comes it says nothing.
+            told.set()
+            await expect(settled(page)).to_have_text(["before"])
+            assert await page.get_by_role("alert").is_visible()
         await expect(page.get_by_role("alert")).to_be_hidden(timeout=60_000)
         await of_ann.says(room, "heard")
-        await expect(settled(page)).to_have_text(["heard"])
+        await expect(settled(page)).to_have_text(["before", "heard"])
+
+
+async def test_a_token_that_is_not_renewed_at_once_is_no_alert(
+    chat: Chat, browser: Browser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "TOKEN_LIFE", 5)
+    ann, bob = chat.person("ann"), chat.person("bob")
+    room = await ann.makes("public", bob)
+    async with tab(browser) as one, ann.device() as of_ann:
+        page = one.page
+        await at(page, bob, room)
+        await of_ann.says(room, "before")
+        await expect(settled(page)).to_have_text(["before"])
+        async with failing(page, "**/tokens"), page.expect_response(refused_messages):
+            pass
+        await of_ann.says(room, "heard")
+        await expect(settled(page)).to_have_text(["before", "heard"])
+        assert not await page.get_by_role("alert").is_visible()
+
+
+def refused_messages(answer: Response) -> bool:
+    return not answer.ok and "/messages" in (answer.request.post_data or "")
 
 
 async def test_what_is_refused_says_so_and_is_tried_again_or_dropped(chat: Chat, browser: Browser) -> None:

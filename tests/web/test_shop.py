@@ -108,7 +108,7 @@ async def test_a_declined_card_and_then_another(shop: Shop, browser: Browser) ->
 
 async def test_articles_that_do_not_come_are_asked_for_again(shop: Shop, browser: Browser) -> None:
     bob = await shop.person("bob")
-    await shop.sells("FLUTE")
+    await shop.sells("FLUTE", stock=1)
     async with tab(browser) as one:
         page = one.page
         async with failing(page, "**/ecommerce/catalog/*"):

@@ -28,6 +28,8 @@ export class Opened {
   readonly writing = signal<string[]>([]);
   /** Why it cannot be shown as it is; empty where it can. */
   readonly failed = signal("");
+  /** Why nothing comes by itself; empty where it does. */
+  readonly unheard = signal("");
   /** There is no such room for us, or no more. */
   readonly gone = signal(false);
   /** Up to where was read when it was opened; the line "New" is there. */
@@ -196,12 +198,13 @@ export class Opened {
     if (name === "messages") {
       const look = () => this.later("present", SOON, () => this.present());
       one.on("subscribed", () => {
+        this.unheard.value = "";
         look();
         void this.fill(); // what was missed, and what the gateway no longer has
       });
       one.on("join", look).on("leave", look);
-      // The SDK asks again; until it is heard nothing comes by itself. `fill` takes it back.
-      one.on("error", ({ error }) => (this.failed.value = error.message));
+      // The SDK asks again. A token that is not renewed yet cuts nothing off, and nothing would take that back.
+      one.on("error", ({ type, error }) => type.startsWith("refresh") || (this.unheard.value = error.message));
     }
     one.on("unsubscribed", ({ code }) => code > 0 && this.later(`back ${name}`, SOON, () => this.back(one)));
     one.subscribe();

@@ -107,7 +107,7 @@ export function Talk({ id }: { id: string }) {
       <${Messages} opened=${opened} sending=${sending} mend=${(one: Mending) => (mending.value = one)} turn=${turn} />
     </div>
     ${behind.value > 0 && html`<button class="below" type="button" onClick=${toEnd}>${many(behind.value, "new message")} ↓</button>`}
-    <${Failure} text=${link.value === "live" ? opened.failed.value : ""} />
+    <${Failure} text=${link.value === "live" ? opened.unheard.value || opened.failed.value : ""} />
     ${link.value !== "live" && turn > 0 && html`<p class="notice warn offline" role="status">No connection. What you write is sent when it is back.</p>`}
     <${Writing} opened=${opened} />
     ${room && html`<${Composer} opened=${opened} room=${room} mending=${mending} sent=${toEnd} />`}

@@ -118,6 +118,7 @@ function Acknowledge({ alert, close, done }: { alert: Alert; close: () => void; 
     event.preventDefault();
     const comment = String(new FormData(event.target as HTMLFormElement).get("comment") ?? "").trim();
     busy.value = true;
+    failed.value = ""; // the same again is said again
     try {
       await ask("POST", `devices/alerting/alerts/${alert.rule}/${alert.device}/acknowledge`, { comment });
       done();

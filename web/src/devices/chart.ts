@@ -148,6 +148,7 @@ function strokes(chart: uPlot, lines: FleetLine[], firing: ReadonlySet<string>, 
 
 /** Whose value lies beneath the cursor, or next to it. */
 function nearest({ cursor, valToPos }: uPlot, lines: FleetLine[]): string {
+  if (cursor.left! < 0) return ""; // it is away
   let [text, least] = ["", NEAR];
   for (const { device, rows } of lines)
     for (const { start, mean } of rows) {

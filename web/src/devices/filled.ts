@@ -52,10 +52,11 @@ export class Filled {
     this.#stop.abort();
     this.#stop = new AbortController();
     const { signal } = this.#stop;
+    const now = Date.now();
     try {
-      const found = await past(this.device, this.metric, Date.now() - this.span, this.most, { signal });
+      const found = await past(this.device, this.metric, now - this.span, this.most, { signal });
       if (found.size !== this.series.size) this.series = this.#fresh(found.size);
-      for (const one of found.rows) this.series.put(one);
+      for (const one of found.rows) this.series.put(one, now - SETTLED);
       this.failed = "";
     } catch (error) {
       if (signal.aborted) return;

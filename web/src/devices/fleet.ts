@@ -39,6 +39,7 @@ const WHICH: Record<string, Which> = {
 function useRoll() {
   const roll = useMemo(() => new Roll(), []);
   const drawn = useSignal(0);
+  const unseen = useSignal("");
   const unheard = useSignal("");
   const draw = useFrames(() => drawn.value++, PAUSE);
   const lines = useMemo(() => new Lines(draw), []);
@@ -50,23 +51,25 @@ function useRoll() {
     return found.items.length;
   }, 30_000);
   useEffect(() => {
-    const failed = (why: string) => {
-      unheard.value = why;
-      if (!why) lines.load();
-    };
-    const hear = (filter: string, take: (event: Parameters<Roll["telemetry"]>[0]) => void) =>
+    const hear = (filter: string, take: (event: Parameters<Roll["telemetry"]>[0]) => void, failed: (why: string) => void) =>
       subscribe(filter, (event) => (take(event), draw()), failed);
-    const ends = [hear("devices/+/presence", (one) => roll.presence(one)), hear("devices/+/telemetry", (one) => (roll.telemetry(one), lines.hear(one)))];
+    const ends = [
+      hear("devices/+/presence", (one) => roll.presence(one), (why) => (unseen.value = why)),
+      hear("devices/+/telemetry", (one) => (roll.telemetry(one), lines.hear(one)), (why) => {
+        unheard.value = why;
+        if (!why) lines.load();
+      }),
+    ];
     return () => {
       ends.forEach((end) => end());
       lines.end();
     };
   }, []);
-  return { roll, lines, drawn, draw, listed, unheard };
+  return { roll, lines, drawn, draw, listed, unheard: unseen.value || unheard.value };
 }
 
-/** Ask for the last values of rows that are shown, a few at a time, each once. */
-function useValues(rows: Row[], roll: Roll, draw: () => void): void {
+/** Ask for the last values of rows that are shown, a few at a time, each once; returns whether all were asked, and answered. */
+function useValues(rows: Row[], roll: Roll, draw: () => void): boolean {
   const busy = useMemo(() => ({ n: 0 }), []);
   useEffect(() => {
     for (const row of rows) {
@@ -88,6 +91,7 @@ function useValues(rows: Row[], roll: Roll, draw: () => void): void {
         });
     }
   });
+  return busy.n === 0 && rows.every((row) => row.asked);
 }
 
 export function Fleet() {
@@ -104,19 +108,19 @@ export function Fleet() {
     (one) => which.has(one, firing.get(one.device) ?? 0) && `${one.device} ${one.label}`.toLowerCase().includes(sought),
   );
   const rows = found.slice(0, most.value);
-  useValues(rows, roll, draw);
+  const known = useValues(rows, roll, draw);
   return html`<section aria-labelledby="fleet">
     <div class="heading">
       <h2 id="fleet">Fleet</h2>
       ${listed.value.value !== undefined && html`<${Summary} all=${all} firing=${firing} />`}
     </div>
     <${Filter} />
-    <${Trouble} text=${listed.error.value || alerts.error.value || unheard.value || lines.failed} />
+    <${Trouble} text=${listed.error.value || alerts.error.value || unheard || lines.failed} />
     ${listed.value.value !== undefined && html`<p class="hint" role="status">${told(rows.length, found.length, all.length)}</p>`}
     ${all.length === 0 &&
     listed.value.value !== undefined &&
     html`<${Empty}>No device is registered yet. An operator makes one: <code>gateway devices create NAME</code>.<//>`}
-    ${all.length > 0 && html`<${FleetChart} all=${all} rows=${rows} firing=${firing} lines=${lines} nth=${nth} />`}
+    ${all.length > 0 && html`<${FleetChart} all=${all} rows=${rows} firing=${firing} lines=${lines} nth=${nth} known=${known} />`}
     ${rows.length > 0 && html`<${Rows} rows=${rows} firing=${firing} />`}
     ${rows.length < found.length &&
     html`<p><button class="quiet" type="button" onClick=${() => (most.value += SHOWN)}>Show more</button></p>`}

@@ -1,7 +1,7 @@
 /** The chart of the fleet: one metric of the devices that the list shows, live; whose alert fires is marked. */
 import { signal } from "@preact/signals";
 import { html } from "htm/preact";
-import { useEffect, useMemo } from "preact/hooks";
+import { useEffect, useMemo, useRef } from "preact/hooks";
 import { date, many } from "../frame/format.ts";
 import { Badge, Table } from "../frame/parts.ts";
 import { Drawing } from "./drawing.ts";
@@ -29,16 +29,20 @@ export interface Drawn {
   lines: Lines;
   /** Another one with each frame: between two of them the lines are as they were, whatever else is told. */
   nth: number;
+  /** What the devices of the list measured is there: the most common metric is chosen, and stays. */
+  known: boolean;
 }
 
-export function FleetChart({ all, rows, firing, lines, nth }: Drawn) {
+export function FleetChart({ all, rows, firing, lines, nth, known }: Drawn) {
   const metrics = measured(all);
-  const metric = metrics.includes(chosen.value) ? chosen.value : (metrics[0] ?? "");
+  const kept = useRef("");
+  const metric = [chosen.value, kept.current].find((one) => metrics.includes(one)) ?? metrics[0] ?? "";
+  if (known) kept.current = metric;
   const measuring = rows.filter((one) => one.values.has(metric));
   const drawn = measuring.slice(0, LINES_MOST);
   const devices = drawn.map((one) => one.device);
   useEffect(() => lines.choose(metric, drawn), [metric, devices.join()]);
-  const shown = useMemo(() => lines.shown(devices), [nth, metric, devices.join()]);
+  const shown = useMemo(() => lines.shown(metric, devices), [nth, metric, devices.join()]);
   const fires = new Set(devices.filter((device) => firing.has(device)));
   return html`<div class="line fleet">
     <figure>

@@ -70,11 +70,12 @@ export class Lines {
     return [...this.#of.values()].find((one) => one.failed)?.failed ?? "";
   }
 
-  /** In the order of `devices`; who has no line has an empty one. */
-  shown(devices: string[]): FleetLines {
+  /** In the order of `devices`; who has no line of `metric` yet has an empty one. */
+  shown(metric: string, devices: string[]): FleetLines {
     const now = Date.now();
     const of = devices.map((device) => {
-      const series = this.#of.get(device)?.series;
+      const line = this.#of.get(device);
+      const series = line?.metric === metric ? line.series : undefined;
       return { device, rows: series?.since(now - SPAN) ?? [], size: series?.size ?? 0 };
     });
     // A device's clock may run ahead of ours.

@@ -5,8 +5,8 @@ import { readings } from "./readings.ts";
 
 /** Devices that are known: as many as a registry holds. Who is heard beyond that is not listed. */
 export const DEVICES_MOST = 10_000;
-/** Last values of one device: what a row can show, and some more. */
-const VALUES_MOST = 16;
+/** Last values of one device, as its own page has them: who has none of a metric has no line in the chart. */
+export const VALUES_MOST = 200;
 
 export interface Row extends Device {
   /** By metric; undefined until it was asked for, or heard. */

@@ -1,4 +1,4 @@
-/** A line in time: readings, or what those of each minute were; whoever knows of more readings of a minute is right. */
+/** A line in time: readings, or what those of each minute were; of one that is not over, whoever knows more readings is right. */
 
 export interface Bucket {
   start: number;
@@ -16,8 +16,8 @@ const AWAY = 3.5;
 
 export class Series {
   #known = new Map<number, Bucket>();
-  /** Of those, what this page has added up by itself, from what it heard live. */
-  #heard = new Map<number, Bucket>();
+  /** Of those, what this page has added up by itself, from what it heard live; and when it heard the last of it. */
+  #heard = new Map<number, Bucket & { came: number }>();
 
   /** Of buckets of `size` ms, or of single readings where that is 0; the newest `most` are kept. */
   constructor(
@@ -27,11 +27,13 @@ export class Series {
 
   /**
    * Take what storage or analytics say. Storage may be behind what was heard live, and what was heard live does not
-   * hold what came before: the one that counts more readings has all of the other's. Late data counts up.
+   * hold what came before: the one that counts more readings has all of the other's. Late data counts up. What was
+   * heard twice (a device that sends again) storage counts once: of what was all heard before `settled` it is right.
    */
-  put(bucket: Bucket): void {
+  put(bucket: Bucket, settled = 0): void {
     const old = this.#known.get(bucket.start);
-    if (old === undefined || bucket.count >= old.count) this.#known.set(bucket.start, bucket);
+    const came = this.#heard.get(bucket.start)?.came ?? 0;
+    if (old === undefined || bucket.count >= old.count || came < settled) this.#known.set(bucket.start, bucket);
     // Twice as many before they are sorted, so that this costs little; a tab that is hidden draws, and sorts, nothing.
     if (this.#known.size > 2 * this.most) this.#forget();
   }
@@ -43,7 +45,7 @@ export class Series {
     const count = (old?.count ?? 0) + 1;
     const mean = old ? old.mean + (value - old.mean) / count : value;
     const bucket = { start, count, mean, min: Math.min(old?.min ?? value, value), max: Math.max(old?.max ?? value, value) };
-    if (this.size) this.#heard.set(start, bucket);
+    if (this.size) this.#heard.set(start, { ...bucket, came: Date.now() });
     this.put(bucket);
   }
 

@@ -8,10 +8,9 @@ import { useFrames, useSeconds } from "./frames.ts";
 import { type Place, RANGES } from "./place.ts";
 import { once, readings } from "./readings.ts";
 import { useAsked } from "./reconnecting.ts";
+import { VALUES_MOST } from "./roll.ts";
 import type { Bucket } from "./series.ts";
 
-/** Metrics of a device, as storage takes them; a device that makes up new ones for ever is not listed whole. */
-const METRICS_MOST = 200;
 /** Least ms between two drawings: what changes faster nobody reads. */
 const PAUSE = 100;
 /** When the last values are asked for again, in ms. */
@@ -49,6 +48,7 @@ export function useWatched({ device, metric: wanted, range }: Place): Watched {
   const line = useSignal<Line | undefined>(undefined);
   const told = useSignal<Window | undefined>(undefined);
   const unheard = useSignal("");
+  const untold = useSignal("");
   const unread = useSignal("");
   const known = useMemo(() => ({ latest: new Map<string, Latest>(), first: once() }), []);
   const drawn = useRef<Filled | undefined>(undefined);
@@ -68,7 +68,7 @@ export function useWatched({ device, metric: wanted, range }: Place): Watched {
 
   const take = (one: Latest) => {
     const old = known.latest.get(one.metric);
-    if (old ? old.ts <= one.ts : known.latest.size < METRICS_MOST) known.latest.set(one.metric, one);
+    if (old ? old.ts <= one.ts : known.latest.size < VALUES_MOST) known.latest.set(one.metric, one);
   };
   const asked = useAsked(async () => {
     for (const one of await readLatest(device)) take(one);
@@ -112,7 +112,7 @@ export function useWatched({ device, metric: wanted, range }: Place): Watched {
         if (window.start >= (told.value?.start ?? 0)) told.value = window;
         draw();
       },
-      (why) => (unheard.value = why),
+      (why) => (untold.value = why),
     );
     return () => {
       filled.end();
@@ -120,5 +120,5 @@ export function useWatched({ device, metric: wanted, range }: Place): Watched {
     };
   }, [metric, span]);
 
-  return { metric, latest, line, told, failed: unread.value || asked.error.value || unheard.value };
+  return { metric, latest, line, told, failed: unread.value || asked.error.value || unheard.value || untold.value };
 }

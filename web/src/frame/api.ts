@@ -16,6 +16,16 @@ export class Problem extends Error {
   ) {
     super(detail);
   }
+
+  /** The SDK tells errors as strings: with no "Error: " before what people read. */
+  override toString(): string {
+    return this.message;
+  }
+}
+
+export interface More extends RequestInit {
+  /** How long the answer may take, in ms; 0 where it goes on for as long as it does. */
+  patience?: number;
 }
 
 /** How long an answer may take, in ms: over a connection that is silent nothing would ever come, and nothing fail. */
@@ -24,7 +34,9 @@ const AWAY = new Problem("the gateway does not answer; is it running?", 0, "away
 const ANOTHER = new Problem("whoever asked this is not signed in here any more", 0, "another");
 
 /** What one person asks is never sent as another, who signed in meanwhile, and the answer is for nobody else. */
-export async function ask(method: string, path: string, body?: unknown, more: RequestInit = {}): Promise<Response> {
+export async function ask(method: string, path: string, body?: unknown, { patience = PATIENCE, ...own }: More = {}): Promise<Response> {
+  const ends = [own.signal, patience > 0 && AbortSignal.timeout(patience)].filter((one) => one instanceof AbortSignal);
+  const more = { ...own, signal: AbortSignal.any(ends) };
   const by = person.value;
   let used = await fresh();
   if (person.value !== by) throw ANOTHER;
@@ -45,7 +57,7 @@ export async function ask(method: string, path: string, body?: unknown, more: Re
 export async function callAs<T>(as: string, method: string, path: string, body?: unknown): Promise<T> {
   const answer = await sent(as, method, path, body, { signal: AbortSignal.timeout(PATIENCE) });
   if (!answer.ok) throw await problem(answer);
-  return (await answer.json()) as T;
+  return json<T>(answer);
 }
 
 async function sent(as: string, method: string, path: string, body: unknown, more: RequestInit): Promise<Response> {
@@ -56,19 +68,23 @@ async function sent(as: string, method: string, path: string, body: unknown, mor
   try {
     return await fetch(new URL(path, root), { ...more, method, headers, body: data });
   } catch (error) {
-    if (error instanceof DOMException && error.name === "AbortError") throw error;
-    throw AWAY;
+    throw away(error);
   }
 }
 
+const away = (error: unknown) => (error instanceof DOMException && error.name === "AbortError" ? error : AWAY);
+
+/** The rest of an answer may stay away as the whole of it may. */
+const json = <T>(answer: Response): Promise<T> => answer.json().catch((error) => Promise.reject(error instanceof SyntaxError ? error : away(error)));
+
 /** Ask, and return the JSON that is answered. */
-export async function call<T>(method: string, path: string, body?: unknown, more?: RequestInit): Promise<T> {
-  return (await ask(method, path, body, { signal: AbortSignal.timeout(PATIENCE), ...more })).json() as Promise<T>;
+export async function call<T>(method: string, path: string, body?: unknown, more?: More): Promise<T> {
+  return json<T>(await ask(method, path, body, more));
 }
 
 /** Ask, and yield each line of an answer of many (NDJSON). */
 export async function* lines<T>(method: string, path: string, body?: unknown): AsyncGenerator<T> {
-  const answer = await ask(method, path, body);
+  const answer = await ask(method, path, body, { patience: 0 });
   let rest = "";
   const decoder = new TextDecoder();
   const reader = answer.body!.getReader();

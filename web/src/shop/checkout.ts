@@ -62,8 +62,7 @@ async function placed({ key, body, at }: Sent): Promise<Placed> {
   }
   for (let tries = 0; ; tries++) {
     try {
-      const signal = AbortSignal.timeout(PATIENCE);
-      return await call<Placed>("POST", "ecommerce/orders/", body, { headers: { "idempotency-key": key }, signal });
+      return await call<Placed>("POST", "ecommerce/orders/", body, { headers: { "idempotency-key": key }, patience: PATIENCE });
     } catch (error) {
       if (person.value !== by) throw error;
       const status = error instanceof Problem ? error.status : 0;

@@ -47,6 +47,7 @@ function useOrder(id: string): Followed {
   const failed = useSignal("");
   const quiet = useSignal(false);
   const waiting = useRef<ReturnType<typeof setTimeout>>(undefined);
+  const repay = useRef<ReturnType<typeof setTimeout>>(undefined);
   const topic = `ecommerce/orders/${id}/status/${me.value?.name}`;
 
   const hear = (one: Told) => {
@@ -63,9 +64,9 @@ function useOrder(id: string): Followed {
       payment.value = await call<Paying>("GET", `ecommerce/payments/${id}`);
       unpaid.value = "";
     } catch (error) {
-      payment.value = undefined;
       unpaid.value = reason(error);
-      setTimeout(() => over.current || void pay(), AGAIN);
+      clearTimeout(repay.current); // asked twice meanwhile: it is asked again once
+      repay.current = setTimeout(() => over.current || void pay(), AGAIN);
     }
   };
   const load = async () => {
