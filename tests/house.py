@@ -77,6 +77,7 @@ CLIENTS: dict[str, tuple[str, ...]] = {
     "redis": ("gateway/adapters/log/",),
     "rich": ("gateway/cli/",),
     # The doors name its types: a statement, a result, a table.
+    "sniffio": (),  # for httpcore alone
     "sqlalchemy": ("gateway/adapters/database/", "gateway/sql.py", "gateway/store.py"),
     "starlette": ("gateway/adapters/http", "gateway/adapters/sse", "gateway/adapters/websocket"),
     "typer": ("gateway/cli/",),
