@@ -15,7 +15,8 @@ from gateway.adapters.embedded import free_port
 _METHOD = (
     "Deliveries per second of server CPU. Clients have a verified token; events come from the log with offset, id and "
     "tags. C floor, ours, C floor in turn: ours against the mean of the floors beside it. A payload has 128 "
-    "bytes; an event of ours, its id and tags around it, is a frame of {bytes} bytes, and so are the floor's. Of the "
+    "bytes; an event of ours, its id and tags around it, is a frame of {bytes} bytes, and so are the floor's; neither "
+    "pings its clients. Of the "
     "edge's time with 1,000 watchers four fifths are the kernel's (perf), as nearly all of the floor's. One per "
     "write: the rate is low enough that events do not meet. Ten per write: ten events of one append. "
     "`websockets.broadcast` joins nothing. The other peers are servers whose clients speak their protocol; each is "
@@ -75,7 +76,7 @@ def run(folder: Path, quick: bool) -> Section:
     with stage(folder / "fanout") as on:
         # The log server is no part of what fan-out costs.
         machine.pin(on.log.pid, machine.GENERATOR_CORE)
-        edge = on.edge()
+        edge = on.edge(pings=False)
         few = _ours(on, edge, 10, 1, 100, 0.5)
         size = round(few.bytes / few.msgs)
         for count, batch, rate in _CASES[::3] if quick else _CASES:

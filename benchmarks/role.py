@@ -14,6 +14,7 @@ import uvloop
 
 from benchmarks.machine import PROFILE
 from benchmarks.topics import TOPICS
+from gateway import limits
 from gateway.adapters import http
 from gateway.adapters.listening import listen
 from gateway.adapters.log import AppLog, Log
@@ -36,6 +37,8 @@ class Addresses(msgspec.Struct, frozen=True):
     broker: str = ""
     broker_password: str = ""
     health_port: int = 0
+    #: Seconds between two pings of the protocol to a client; 0: as users have it.
+    ping_every: float = 0.0
 
 
 class _Health:
@@ -47,6 +50,8 @@ class _Health:
 async def _edge(at: Addresses, declared: Declared, log: Log, stop: asyncio.Event) -> None:
     key = KeyTable(id="bench", algorithm="EdDSA", file=at.key_file, issuer="bench", audience="bench")
     keys = (key,) if at.key_file else ()
+    if at.ping_every:
+        setattr(limits, "PING_EVERY", at.ping_every)  # noqa: B010 - a bound is no setting
     verifier = Verifier(Settings(tokens=TokensTable(hs256_secret_file=at.secret_file, keys=keys)))
     await Edge(log, declared, verifier).run("127.0.0.1", at.edge_port, stop)
 

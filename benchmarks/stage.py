@@ -57,7 +57,10 @@ class Stage:
         """Start the bridge and wait until the broker has its subscription."""
         return self._role("bridge", self._addresses.health_port)
 
-    def edge(self) -> Server:
+    def edge(self, *, pings: bool = True) -> Server:
+        """Start the edge. Without ``pings`` its clients get none while anything is measured."""
+        if not pings:
+            self._addresses = msgspec.structs.replace(self._addresses, ping_every=86_400.0)
         return self._role("edge", self._addresses.edge_port)
 
     def keyed_edge(self, number: int, key_file: str) -> Server:
