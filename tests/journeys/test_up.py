@@ -191,9 +191,10 @@ def published(port: int, name: str, word: str, topic: str) -> bool:
 
 
 async def test_it_goes_on_when_nobody_reads(tmp_path: Path) -> None:
-    demo = Up(tmp_path, head=1)
+    demo = Up(tmp_path, heard=False)
     try:
         await eventually(lambda: "nobody reads" in demo.said or demo.dead(), STARTED_WITHIN)
+        await eventually(lambda: (demo.data / "user.token").exists() or demo.dead(), STARTED_WITHIN)
         assert demo.start("pub", "try/x", "hi").communicate(timeout=60)[0].endswith("durability disk\n")
     finally:
         demo.process.terminate()

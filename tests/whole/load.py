@@ -38,8 +38,8 @@ RULES: Final = {
     "dry": Rule("below", devices="d-1*", metric="humidity", threshold=48.0, lasting=2.0),
 }
 #: Made when the one that stays away has left. So long that the rest is not silent between two looks on time, whoever
-#: is killed (see `devices.limits.LOOK_LATE`).
-SILENCE: Final = {"mute": Rule("silent", devices=f"{STEADY}*", after=25.0)}
+#: is killed and however long a busy machine takes to start it again (see `devices.limits.LOOK_LATE`).
+SILENCE: Final = {"mute": Rule("silent", devices=f"{STEADY}*", after=60.0)}
 #: (device, topic, reason) of the one thing that nobody can store.
 PLANTED: Final = {("devices.storage", "devices/d-00/telemetry", "rejected")}
 
@@ -81,9 +81,11 @@ class Load:
         began = time.monotonic()
         broker = "mosquitto" in (*names, then)
         mark = await self._stored(began) if broker else 0.0
-        were, died = self.stage.kill(*names), time.monotonic()
+        were = self.stage.kill(*names)
         if then:
-            await self._until(lambda: any(at > died for _, at in self.fleet.acks[-DEVICES:]))
+            # What was sent before, the one that died may have passed on, however late we hear of it.
+            sent = {name for one in list(self.fleet.ledger.messages) for name in _names(one)}
+            await self._until(lambda: any(_names(one) - sent for one, _ in self.fleet.acks[-DEVICES:]))
             were |= self.stage.kill(then)
         await self.stage.replaced(were)
         if broker:
