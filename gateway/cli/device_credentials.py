@@ -114,7 +114,9 @@ class Files(msgspec.Struct, frozen=True):
         try:
             text = (self.folder / "passwords").read_text(encoding="utf-8")
         except FileNotFoundError:
-            return {}
+            if self.folder.is_dir():
+                return {}
+            raise Misconfigured(f"{self.folder} is no folder", "make it, or name another with --folder") from None
         except (OSError, UnicodeDecodeError) as error:
             raise Misconfigured(f"{self.folder / 'passwords'} cannot be read: {error}", "name another folder") from None
         named = (line.partition(":") for line in text.splitlines() if line and not line.startswith("#"))

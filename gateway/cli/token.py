@@ -15,6 +15,7 @@ from gateway.adapters.tokens import add_api_key, drop_api_keys, issue, secret
 from gateway.cli.configuration import Config, Json, gather
 from gateway.cli.person import person
 from gateway.core.access import Principal
+from gateway.core.topic import check_filter
 from gateway.settings import Settings
 from gateway.tables import duration
 
@@ -44,6 +45,8 @@ def run(
     except ValueError as error:
         raise typer.BadParameter(f"{life!r} {error}", param_hint="--for") from None
     settings = gather(config).settings
+    if channel:
+        check_filter(channel)
     if api_key or drop_api_key:
         _api_key(settings, api_key, drop_api_key, json)
         return

@@ -39,8 +39,13 @@ def run(
         typer.Option("--as", metavar="NAME", help="Handle once more what is kept, as the group APP.SERVICE.NAME."),
     ] = "",
     since: Annotated[
-        str, typer.Option("--from", help="With --as: earliest, latest, an offset, or a duration such as 2h.")
-    ] = "earliest",
+        str,
+        typer.Option(
+            "--from",
+            show_default="earliest",
+            help="With --as: earliest, latest, an offset, or a duration such as 2h.",
+        ),
+    ] = "",
     config: Config = None,
     health: Listen = "127.0.0.1:8082",
     log_format: LogFormat = "text",
@@ -59,7 +64,11 @@ def run(
     at = address(health)
     if again and not _NAME.fullmatch(again):
         raise Misconfigured(f"--as {again!r} is no name", "use a-z, 0-9, - and _, at most 32, a letter first")
-    beside = Beside(f"{service}.{again}", since) if again else None
+    beside = Beside(f"{service}.{again}", since or "earliest") if again else None
+    if since and not again:
+        raise typer.BadParameter(
+            "it is for --as; `gateway groups replay` moves the service itself", param_hint="--from"
+        )
     reload = Reload(found, config)
     serve(lambda stop: _work(reload, service, name, at, stop, beside), log_format, log_level, reload.asked)
 

@@ -59,6 +59,9 @@ REFUSED = {
     "work nope.nothing": "error: there is no service 'nope.nothing'; known: shop.stock",
     "work shop.stok": "error: there is no service 'shop.stok'; did you mean shop.stock?",
     "work shop.stock --as A": "error: --as 'A' is no name; use a-z, 0-9, - and _, at most 32, a letter first",
+    "work shop.stock --from 2h": (
+        "Invalid value for --from: it is for --as; `gateway groups replay` moves the service itself"
+    ),
     "work shop.stock --health x": "'x' is not HOST:PORT",
     "migrate shop.nope": "error: there is no service 'shop.nope'; did you mean shop.stock?",
     "migrate shop.stock": (
@@ -97,6 +100,7 @@ REFUSED = {
     "token --for long": NO_DURATION.format("'long'"),
     "token --for -1h": NO_DURATION.format("'-1h'"),
     "token --for 0s": "error: a token cannot last 0 seconds; use 1 to 31622400",
+    "token --channel a/#/b": DEEP,
     "token --role king": "'king' is not one of 'user', 'viewer', 'operator'.",
     "token --sub a/b": "error: the name 'a/b' has / or + or #, which no topic level can hold; choose another name",
     "token --api-key A": "error: 'A' is no service's name; use a-z, 0-9, -, _ and ., at most 64, a letter first",
@@ -146,6 +150,8 @@ REFUSED = {
     "device-credentials rotate x --folder .": "error: x has no account in .; use add; nothing was changed",
     "device-credentials revoke x --folder .": "error: x has no account in .; nothing was changed",
     "device-credentials bridge": "Missing argument 'password'.",
+    "device-credentials ls --folder nowhere": ("error: nowhere is no folder; make it, or name another with --folder"),
+    "device-credentials acl --folder nowhere": ("error: nowhere is no folder; make it, or name another with --folder"),
     "device-credentials ls extra": "Got unexpected extra argument(s) (extra)",
     "device-credentials acl extra": "Got unexpected extra argument(s) (extra)",
     "metrics nonsense": "No such command 'nonsense'.",

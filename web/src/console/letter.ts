@@ -35,6 +35,7 @@ export function Letter(props: { address: string; close: () => void; replayed: (s
   }, [props.address]);
   const replay = async (event: SubmitEvent) => {
     event.preventDefault();
+    failed.value = "";
     try {
       await ask("PUT", `dead/${props.address}`, String(new FormData(event.target as HTMLFormElement).get("payload")));
       props.replayed("1 letter mended and replayed");

@@ -48,6 +48,7 @@ function useOrder(id: string): Followed {
   const quiet = useSignal(false);
   const waiting = useRef<ReturnType<typeof setTimeout>>(undefined);
   const repay = useRef<ReturnType<typeof setTimeout>>(undefined);
+  const reload = useRef<ReturnType<typeof setTimeout>>(undefined);
   const topic = `ecommerce/orders/${id}/status/${me.value?.name}`;
 
   const hear = (one: Told) => {
@@ -81,7 +82,9 @@ function useOrder(id: string): Followed {
       if (found.payment === "declined") await pay();
     } catch (error) {
       failed.value = reason(error);
-      if (!(error instanceof Problem && error.status === 404)) setTimeout(() => over.current || void load(), AGAIN);
+      clearTimeout(reload.current);
+      if (!(error instanceof Problem && error.status === 404))
+        reload.current = setTimeout(() => over.current || void load(), AGAIN);
     }
   };
   const over = useRef(false);
@@ -102,7 +105,7 @@ function useOrder(id: string): Followed {
     );
     return () => {
       over.current = true;
-      clearTimeout(waiting.current);
+      for (const timer of [waiting, repay, reload]) clearTimeout(timer.current);
       stop();
     };
   }, [topic]);
