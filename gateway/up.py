@@ -124,9 +124,12 @@ class Up:
         names = (*edges, *self._services, "bridge")
         probed = dict(zip(names, _free_ports(len(names)), strict=True))
         words = ["edge"]
+        # Each start of a worker under the same name, so that it goes on with what it held when it was killed; of nobody
+        # else's, for others may share the log.
+        worker = f"up-{secrets.token_hex(4)}"
         for group in self._services:
             words += ["--service", f"{group}=http://127.0.0.1:{probed[group]}"]
-            self._behind.append(self._probed(probed[group], group, "work", group, now=False))
+            self._behind.append(self._probed(probed[group], group, "work", group, "--name", worker, now=False))
         if self._demo is not None:
             argv = (sys.executable, "-P", str(self._demo), mqtt, broker, *FLEET)
             # First, for it waits for what it needs, and shows something as soon as that is there.

@@ -33,7 +33,14 @@ Listen = Annotated[
 
 def run(
     service: Annotated[str, typer.Argument(metavar="APP.SERVICE", help="Which service, such as ecommerce.inventory.")],
-    name: Annotated[str, typer.Option("--name", help="This worker's own; by default a new one at each start.")] = "",
+    name: Annotated[
+        str,
+        typer.Option(
+            "--name",
+            help="This worker's own, of no two at a time: killed and started again under it, it goes on at once, not"
+            " when its lease is over. By default a new one at each start.",
+        ),
+    ] = "",
     again: Annotated[
         str,
         typer.Option("--as", metavar="NAME", help="Handle once more what is kept, as the group APP.SERVICE.NAME."),

@@ -142,7 +142,8 @@ class Scripts(RuleBasedStateMachine):
     def take(self, name: str, worker: int, start: Start) -> None:
         lease = self.run(self.log.groups.take(P, name, f"w{worker}", start, 60.0))
         group = self.groups.get(name)
-        if group is not None and (group.paused or (group.holder is not None and not group.expired)):
+        # Under its own name it is the same worker, started again.
+        if group is not None and (group.paused or (group.holder not in (None, worker) and not group.expired)):
             assert lease is None
             return
         assert lease is not None

@@ -56,6 +56,19 @@ async def test_a_lease_that_was_released_is_clean_and_one_that_expired_is_not(lo
         assert (lease.cursor, lease.claimed, lease.suspects_to) == (5, 9, 9)
 
 
+async def test_a_worker_that_is_started_again_waits_for_no_lease_of_its_own(log_server: str) -> None:
+    async with running(log_server) as log:
+        await filled(log)
+        killed = await taken(log)
+        await killed.settle(done(3), 5)
+        assert await log.groups.take(P, G, "w2", "earliest", LONG) is None
+        lease = await log.groups.take(P, G, "w1", "earliest", LONG)
+        assert lease is not None
+        assert (lease.cursor, lease.claimed, lease.suspects_to) == (3, 5, 5)  # what it died of is suspect
+        with pytest.raises(Fenced):
+            await killed.settle(done(4), 5)
+
+
 async def test_settle_and_renew_extend_a_lease(log_server: str) -> None:
     async with running(log_server) as log, at(log_server) as raw:
         lease = await taken(log)

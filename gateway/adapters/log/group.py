@@ -66,7 +66,9 @@ class Groups:
         """The lease of ``partition``, for ``ttl`` seconds of the server's clock; None while it is held or paused.
 
         A group that is not there yet begins at ``start``: before the oldest kept entry, after the newest, or after an
-        offset. Only a free, expired or voided lease is given; it is bound to the epoch, and a new one voids it.
+        offset. Only a free, expired or voided lease is given, or one that ``worker`` itself was given before: who was
+        killed and is started again under its name waits for nothing, and what is left of it is fenced. A lease is bound
+        to the epoch, and a new one voids it.
         """
         token = secrets.token_hex(12)
         keys = (*parts(partition, "epochs", "groups"), *self._keys(partition, group, "", "parked", "crashes"))

@@ -20,7 +20,8 @@ local function text(number) return string.format('%.0f', number) end
 
 local was = redis.call('HMGET', KEYS[4], 'lease', 'holder', 'until', 'ttl', 'epoch', 'paused', 'cursor', 'claimed')
 if was[6] == '1' then return {'PAUSED'} end
-if was[1] and was[1] ~= '' and was[5] == known[2] then
+-- Who asks for what stands under his own name was started anew, or never heard that he got it: he waits for nobody.
+if was[1] and was[1] ~= '' and was[2] ~= ARGV[3] and was[5] == known[2] then
   local left = tonumber(was[3]) - now
   -- More left than anybody ever gave: the clock was set back, and nobody knows whether the holder lives.
   if left > 0 and left <= 2 * tonumber(was[4]) then return {'HELD', was[2]} end
