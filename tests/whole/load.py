@@ -83,9 +83,7 @@ class Load:
         mark = await self._stored(began) if broker else 0.0
         were = self.stage.kill(*names)
         if then:
-            # What was sent before, the one that died may have passed on, however late we hear of it.
-            sent = {name for one in list(self.fleet.ledger.messages) for name in _names(one)}
-            await self._until(lambda: any(_names(one) - sent for one, _ in self.fleet.acks[-DEVICES:]))
+            await self._until(self._unsaved())
             were |= self.stage.kill(then)
         await self.stage.replaced(were)
         if broker:
@@ -242,6 +240,22 @@ class Load:
     async def _left(self) -> bool:
         (presence,) = await evidence.rows(self.stage, "devices.registry", PRESENCE)
         return not any(row["online"] for row in presence)
+
+    def _unsaved(self) -> Condition:
+        """Whether the broker has acknowledged what it alone has, and in its memory alone.
+
+        What was sent before now, the one that died may have passed on, however late we hear of it; and what was sent
+        before the broker wrote its file, as it does each minute, is there when it is back.
+        """
+        written, sent = -1.0, set[tuple[str, str, int]]()
+
+        def met() -> bool:
+            nonlocal written, sent
+            if (now := self.stage.broker_saved) != written:
+                written, sent = now, {name for one in list(self.fleet.ledger.messages) for name in _names(one)}
+            return any(_names(one) - sent for one, _ in self.fleet.acks[-DEVICES:])
+
+        return met
 
     def _died(self, at: float) -> bool:
         """Whether what the broker acknowledged ``at`` that time may have died with it."""

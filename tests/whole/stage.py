@@ -79,6 +79,12 @@ class Whole:
     def said(self) -> str:
         return self.out.read_text(errors="replace")[-_SAID:]
 
+    @property
+    def broker_saved(self) -> float:
+        """When the broker wrote its file last; 0.0 where it has not."""
+        file = self.data / "mqtt" / "mosquitto.db"
+        return file.stat().st_mtime if file.exists() else 0.0
+
     def url_of(self, group: str) -> str:
         return self.databases.get(group) or f"sqlite:///{self.data / group}.db"
 
