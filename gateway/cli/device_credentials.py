@@ -94,14 +94,17 @@ def bridge(
 @application.command()
 def ls(folder: Folder = HERE) -> None:
     """List the accounts, a line each."""
-    for name in sorted(Files(folder).accounts()):
-        print(name)
+    with _files(folder) as files:
+        for name in sorted(files.accounts()):
+            print(name)
 
 
 @application.command()
 def acl(folder: Folder = HERE, config: Config = None) -> None:
     """Print what each account may do, as the declarations say; the other commands write the same to the folder."""
-    print(rules(gather(config), Files(folder).accounts()), end="")
+    found = gather(config)
+    with _files(folder) as files:
+        print(rules(found, files.accounts()), end="")
 
 
 class Files(msgspec.Struct, frozen=True):
@@ -114,9 +117,7 @@ class Files(msgspec.Struct, frozen=True):
         try:
             text = (self.folder / "passwords").read_text(encoding="utf-8")
         except FileNotFoundError:
-            if self.folder.is_dir():
-                return {}
-            raise Misconfigured(f"{self.folder} is no folder", "make it, or name another with --folder") from None
+            return {}
         except (OSError, UnicodeDecodeError) as error:
             raise Misconfigured(f"{self.folder / 'passwords'} cannot be read: {error}", "name another folder") from None
         named = (line.partition(":") for line in text.splitlines() if line and not line.startswith("#"))

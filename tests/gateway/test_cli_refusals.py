@@ -36,6 +36,7 @@ NO_LOG = "error: no log server is named and none runs here; set log.url, or run 
 NO_EDGE = "error: {} is no edge; write http://HOST:PORT"
 NOBODY = "{} is nobody; write anonymous or user:NAME, viewer:NAME, device:NAME, service:NAME, operator:NAME"
 NO_DURATION = '{} is no duration; write a whole number and its unit, such as "200ms", "30s", "1m", "24h", "7d"'
+NO_FOLDER = "error: nowhere is no folder for us: No such file or directory; make it, or name another"
 DEEP = "error: filter 'a/#/b' has # before its last level; # may only end a filter (MQTT 5, 4.7.1.2)"
 AWAY = "error: no edge answers at http://127.0.0.1:1 ("
 UNASKED = "error: nothing says which letters; name some, or set --group, --reason, --topic or --all"
@@ -143,15 +144,13 @@ REFUSED = {
         "error: 'A' is no device's name; use a-z, 0-9, dot, - and _, at most "
         "63, a letter or digit first; gateway is the bridge"
     ),
-    "device-credentials add x --folder nowhere": (
-        "error: nowhere is no folder for us: No such file or directory; make it, or name another"
-    ),
+    "device-credentials add x --folder nowhere": NO_FOLDER,
     "device-credentials add x --pid -1": "'--pid': Input should be greater than or equal to 0",
     "device-credentials rotate x --folder .": "error: x has no account in .; use add; nothing was changed",
     "device-credentials revoke x --folder .": "error: x has no account in .; nothing was changed",
     "device-credentials bridge": "Missing argument 'password'.",
-    "device-credentials ls --folder nowhere": ("error: nowhere is no folder; make it, or name another with --folder"),
-    "device-credentials acl --folder nowhere": ("error: nowhere is no folder; make it, or name another with --folder"),
+    "device-credentials ls --folder nowhere": NO_FOLDER,
+    "device-credentials acl --folder nowhere": NO_FOLDER,
     "device-credentials ls extra": "Got unexpected extra argument(s) (extra)",
     "device-credentials acl extra": "Got unexpected extra argument(s) (extra)",
     "metrics nonsense": "No such command 'nonsense'.",
