@@ -60,8 +60,9 @@ def ok(checked: str, found: str) -> Finding:
 
 async def examine(patient: Patient) -> AsyncIterator[Finding]:
     """Yield what is found, as it is found."""
-    look = Inspection(patient.log_url, patient.gateway)
+    look: Inspection | None = None
     try:
+        look = await Inspection.open(patient.log_url, patient.gateway)
         async for finding in _log(look, patient):
             yield finding
     except Unavailable as error:
@@ -69,27 +70,37 @@ async def examine(patient: Patient) -> AsyncIterator[Finding]:
     except GatewayError as error:
         yield Finding("log server", "bad", str(error), "see its url and its rights")
     finally:
-        await look.close()
+        if look is not None:
+            await look.close()
     for group, url in patient.databases.items():
         for finding in await _database(group, patient.services[group], url):
             yield finding
 
 
 async def _log(look: Inspection, patient: Patient) -> AsyncIterator[Finding]:
-    server = await look.server()
     try:
         await look.promised(patient.logs)
     except GatewayError as error:
         yield Finding("log server", "bad", str(error), "processes that start now refuse to")
-    for finding in of_server(server):
-        yield finding
-    states = [await look.partition(name) for log in patient.logs for name in log.partitions(patient.partitions)]
+    nodes = await look.servers()
+    for server in nodes:
+        if isinstance(server, Unavailable):
+            yield Finding("log server", "bad", str(server), _SERVER_STAYS_AWAY)
+            continue
+        for finding in of_server(server):
+            named = finding.checked if len(nodes) == 1 else f"{finding.checked} {server.place}"
+            yield msgspec.structs.replace(finding, checked=named)
+    states, away = await _states(look, patient)
+    if away:
+        remedy = "nothing is stored of what belongs there, and nothing below speaks of it"
+        yield Finding("partitions", "bad", f"on a node that is away: {', '.join(away)}", remedy)
     for log in patient.logs:
         mine = [state for state in states if state.partition in log.partitions(patient.partitions)]
         scans = {state.partition: await look.scan(state, patient.most) for state in mine}
-        for finding in of_log(log, server, mine, scans):
+        servers = {state.partition: await look.server(state.partition) for state in mine}
+        for finding in of_log(log, servers, mine, scans):
             yield finding
-    for finding in await _groups(look, patient, server, states):
+    for finding in await _groups(look, patient, states):
         yield finding
     letters = Counter[tuple[str, str]]()
     for place in (*(state.partition for state in states if state.dead), f"{patient.gateway}.0"):
@@ -105,6 +116,19 @@ async def _log(look: Inspection, patient: Patient) -> AsyncIterator[Finding]:
             if holder
             else Finding("bridge", "bad", f"nobody holds the lease {patient.bridge!r}", "`gateway bridge`; its /readyz")
         )
+
+
+async def _states(look: Inspection, patient: Patient) -> tuple[list[PartitionState], list[Partition]]:
+    """Return how the partitions stand, and those of a cluster's nodes that are away; raises where all are."""
+    found, away = list[PartitionState](), list[Partition]()
+    for name in [name for log in patient.logs for name in log.partitions(patient.partitions)]:
+        try:
+            found.append(await look.partition(name))
+        except Unavailable:
+            away.append(name)
+    if away and not found:
+        await look.partition(away[0])
+    return found, away
 
 
 def of_server(server: ServerState) -> list[Finding]:
@@ -130,12 +154,15 @@ def of_server(server: ServerState) -> list[Finding]:
 
 
 def of_log(
-    log: AppLog, server: ServerState, states: Sequence[PartitionState], scans: Mapping[Partition, Scan]
+    log: AppLog,
+    servers: Mapping[Partition, ServerState],
+    states: Sequence[PartitionState],
+    scans: Mapping[Partition, Scan],
 ) -> list[Finding]:
     """Judge one application's log."""
     found, name = [], f"log {log.app}"
     for state in states:
-        found += of_partition(log, server, state, scans[state.partition])
+        found += of_partition(log, servers[state.partition], state, scans[state.partition])
     seen = sum(scan.seen for scan in scans.values())
     kept = sum(state.length for state in states)
     return found or [ok(name, f"{kept} entries in {len(states)} partitions; {seen} read, all whole")]
@@ -182,9 +209,7 @@ def of_partition(log: AppLog, server: ServerState, state: PartitionState, scan: 
 # --- groups ---------------------------------------------------------------------------------------------------------
 
 
-async def _groups(
-    look: Inspection, patient: Patient, server: ServerState, states: Sequence[PartitionState]
-) -> list[Finding]:
+async def _groups(look: Inspection, patient: Patient, states: Sequence[PartitionState]) -> list[Finding]:
     where: dict[str, list[Partition]] = {group: [] for group in patient.services}
     for state in states:
         for group in state.groups:
@@ -198,6 +223,7 @@ async def _groups(
             findings.insert(0, Finding(f"group {group}", "bad", "no worker lives", f"`gateway work {group}`"))
         for one in before:
             if one.parked and (first := await look.parked(one.partition, group)) is not None:
+                server = await look.server(one.partition)
                 findings.append(_of_parked(one, (server.now - first.since) / 1000, first.attempts, first.error))
         lag = sum(one.lag for one in before)
         found += findings or [ok(f"group {group}", f"{lag} entries behind in {len(places)} partitions, and moving")]

@@ -134,6 +134,8 @@ APPEND_QUEUE_BYTES: Final = 16 * 1024 * 1024
 #: How long a connection of the log server may take, and how long it may be silent before a reply is complete.
 #: → Unavailable; what was under way is unknown
 LOG_CONNECT_WITHIN: Final = 2.0
+#: How often at most a cluster's nodes are asked who has which slots.
+CLUSTER_AGAIN: Final = 0.1
 LOG_REPLY_WITHIN: Final = 5.0
 #: How long a replica may take to confirm a batch before callers who do not wait hear Unavailable; others wait on.
 REPLICA_WITHIN: Final = 1.0

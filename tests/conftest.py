@@ -13,18 +13,25 @@ import redis as redis_client
 from gateway.adapters import embedded
 from gateway.adapters.child import Server
 from gateway.errors import ServerMissing
+from tests.clusters import cluster
 from tests.servers import LOG_SERVERS, USERS, broker, missing, stream_server
 
 
-@pytest.fixture(scope="session", params=sorted(LOG_SERVERS))
+@pytest.fixture(scope="session", params=[*sorted(LOG_SERVERS), "cluster"])
 def _shared_log_server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with stream_server(request.param, tmp_path_factory.mktemp(request.param)) as server:
-        yield server.url
+    folder = tmp_path_factory.mktemp(request.param)
+    if request.param == "cluster":
+        # Of one node: every client finds all of it there, and what touches two slots at once is refused.
+        with cluster("valkey", folder, masters=1) as one:
+            yield one.masters[0].url
+    else:
+        with stream_server(request.param, folder) as server:
+            yield server.url
 
 
 @pytest.fixture
 def log_server(_shared_log_server: str) -> str:
-    """The url of an empty stream server; the test runs once on Redis and once on Valkey."""
+    """The url of an empty stream server; the test runs once on Redis, once on Valkey, once on a cluster of one."""
     with redis_client.Redis.from_url(_shared_log_server) as client:
         client.flushall()
         client.script_flush()

@@ -46,6 +46,7 @@ class Metrics:
             registry=self.registry,
         )
         self.counter("gateway_log_reconnects", "Connections to the log server that ended", lambda: log.reconnects)
+        self.gauge("gateway_log_partitions_away", "Partitions whose log server is away", lambda: log.away())
         self.counter("gateway_log_corrupt", "Entries that are damaged, or not ours, when read", lambda: log.corrupt)
         self.counter("gateway_log_epoch_changes", "Histories that began anew", lambda: log.epoch_changes)
 

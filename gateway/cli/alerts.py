@@ -87,6 +87,14 @@ ALERTS: Final = (
         "Connections to the log server end again and again: ask gateway doctor, and the log server's log.",
     ),
     Alert(
+        "GatewayLogAway",
+        "max by (instance) (gateway_log_partitions_away) > 0",
+        "1m",
+        "critical",
+        "A log server is away, or a node of its cluster: nothing is stored of what belongs there. Ask gateway doctor.",
+        "the-servers",
+    ),
+    Alert(
         "GatewayLogCorrupt",
         _grew("gateway_log_corrupt_total", "instance"),
         "0m",

@@ -14,9 +14,6 @@ import typer
 from gateway import limits
 from gateway.adapters.http_service import check as check_routes
 from gateway.adapters.log.inspection import Inspection
-from gateway.adapters.log.link import Link, address
-from gateway.adapters.log.promises import check_replicas, check_server
-from gateway.adapters.log.resp import Wire
 from gateway.adapters.mqtt import MqttClient
 from gateway.adapters.tokens import load_secret
 from gateway.bridge.process import lease_name
@@ -126,7 +123,7 @@ async def reached_broker(found: Configuration) -> Finding:
         # A broker with use_username_as_clientid, as ours, takes a second client of the account for the first one come
         # back, whatever id it gives: asking would throw the running bridge out (MQTT-3.1.4-3).
         try:
-            inspection = Inspection(found.log_url, settings.gateway.name)
+            inspection = await Inspection.open(found.log_url, settings.gateway.name)
             try:
                 holder = (await inspection.bridge(lease_name(client_id(settings)))).holder
             finally:
@@ -140,18 +137,14 @@ async def reached_broker(found: Configuration) -> Finding:
 
 async def _log(found: Configuration) -> Finding:
     url = found.log_url
-
-    async def greet(wire: Wire) -> None:
-        await check_server(wire, found.logs)
-        await check_replicas(wire, found.logs)
-
-    link = Link(address(url), greet)
     try:
-        await link.wire()
+        inspection = await Inspection.open(url, found.settings.gateway.name)
+        try:
+            await inspection.promised(found.logs)
+        finally:
+            await inspection.close()
     except GatewayError as error:
         return Finding("log", redacted(url), str(error))
-    finally:
-        await link.close()
     return Finding("log", redacted(url))
 
 

@@ -130,6 +130,7 @@ ROWS: Final[dict[str, tuple[Panel, ...]]] = {
                 "broker {{instance}}": _rate("gateway_mqtt_reconnects_total", "instance"),
             },
         ),
+        Panel("Partitions away", "short", {"{{instance}}": "max by (instance) (gateway_log_partitions_away)"}),
         Panel("Bridges that serve", "short", {"{{instance}}": "sum by (instance) (gateway_bridge_active)"}),
     ),
 }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from urllib.parse import urlsplit
+from urllib.parse import urlsplit, urlunsplit
 
 _CREDENTIALS = re.compile(r"://[^/@\s'\"]*@")
 
@@ -26,6 +26,13 @@ def bare(url: str) -> bool:
     """Say whether ``url`` names a server and nothing else: no user, no path, no query."""
     parts = urlsplit(url)
     return parts.path in ("", "/") and not (parts.query or parts.fragment or "@" in parts.netloc)
+
+
+def each(url: str) -> list[str]:
+    """Return a URL for each of the servers that ``url`` names, with commas between; raises :class:`ValueError`."""
+    parts = urlsplit(url)
+    account, at, hosts = parts.netloc.rpartition("@")
+    return [urlunsplit(parts._replace(netloc=f"{account}{at}{host}")) for host in hosts.split(",")]
 
 
 def whole(url: str, schemes: tuple[str, ...]) -> bool:

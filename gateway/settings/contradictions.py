@@ -9,7 +9,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from gateway import limits
-from gateway.settings.addresses import bare, loopback, redacted, whole
+from gateway.settings.addresses import bare, each, loopback, redacted, whole
 from gateway.settings.sections import Document, EdgeTable, ServiceTable, TokensTable
 
 _NAME = re.compile(r"[a-z][a-z0-9_-]{0,31}")
@@ -52,7 +52,11 @@ def _urls(s: Document) -> Iterator[tuple[str, str]]:
     ):
         if not url:
             continue
-        if not whole(url, schemes):
+        try:
+            good = all(whole(one, schemes) for one in (each(url) if key == "log.url" else [url]))
+        except ValueError:
+            good = False
+        if not good:
             yield key, f"is not a URL for this; write {' or '.join(f'{scheme}://…' for scheme in schemes)}"
         elif key == "mqtt.url" and "@" in url:
             yield key, "has credentials in it; use mqtt.username and mqtt.password_file"

@@ -13,7 +13,8 @@ from typing import Final
 from gateway import limits
 from gateway.adapters import embedded
 from gateway.adapters.child import Server
-from gateway.adapters.log.link import Link, address
+from gateway.adapters.log.link import Link
+from gateway.adapters.log.servers import Servers
 from gateway.errors import LimitReached
 
 
@@ -36,7 +37,7 @@ class LogServer:
             self._lent.add(number)
         try:
             url = f"{server.url}?db={number}"
-            link = Link(address(url))
+            link = Link((await Servers.find(url)).place(""))
             try:
                 await link.ask("FLUSHDB")
             finally:

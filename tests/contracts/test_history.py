@@ -132,7 +132,7 @@ async def test_a_position_that_is_gone_is_said_to_be(log_url: str, monkeypatch: 
         ):
             reply = await one.ask(command(2, "history", channel=ROOM, limit=5, since=since))
             assert reply["error"]["code"] == 112, since
-        await edge.log._reads.ask("XTRIM", f"{{{place}}}", "MAXLEN", 3)
+        await edge.log._links.own.ask("XTRIM", f"{{{place}}}", "MAXLEN", 3)
         gone = await one.ask(command(2, "history", channel=ROOM, limit=5, since={"offset": 1, "epoch": top["epoch"]}))
         assert gone["error"]["code"] == 112
         assert values(await history(one, ROOM, limit=5)) == [3, 4, 5], "without a position: what is there"

@@ -14,7 +14,7 @@ from gateway import limits
 from gateway.adapters.embedded import Server
 from gateway.adapters.log import AppLog, DeadLetter, Log
 from gateway.adapters.log.entry import checked
-from gateway.adapters.log.link import address
+from gateway.adapters.log.servers import addresses
 from gateway.core.event import Appended, Event, Meta, Position
 from gateway.errors import Busy, KeyReused, LimitReached, Misconfigured, StorageFull, Unavailable
 from tests.contracts.log_running import HANG, P, draft, offsets, running
@@ -294,18 +294,20 @@ async def test_a_server_that_is_not_there_is_unavailable() -> None:
         await Log.open("unix:///nowhere/at/all.sock", [AppLog("devices")])
 
 
-@pytest.mark.parametrize("url", ["http://x", "redis://h:port", "unix://", "", "redis://h:99999"])
+@pytest.mark.parametrize("url", ["http://x", "redis://h:port", "unix://", "", "redis://h:99999", "redis://a:1,b:c"])
 def test_a_url_that_is_none_is_refused(url: str) -> None:
     with pytest.raises(Misconfigured, match="redis://host:port/0"):
-        address(url)
+        addresses(url)
 
 
 def test_a_url_names_place_account_and_database() -> None:
-    there = address("rediss://me:p%40ss@log.example:7000/3")
+    (there,) = addresses("rediss://me:p%40ss@log.example:7000/3")
     assert (there.host, there.port, there.database, there.user, there.password, there.tls) == (
         "log.example", 7000, 3, "me", "p@ss", True,
     )  # fmt: skip
-    assert address("unix:///run/log.sock?db=2").path == "/run/log.sock"
+    (there,) = addresses("unix:///run/log.sock?db=2")
+    assert (there.path, there.database) == ("/run/log.sock", 2)
+    assert [(one.place, one.password) for one in addresses("redis://me:x@a:1,b:2")] == [("a:1", "x"), ("b:2", "x")]
 
 
 # --- epochs ---------------------------------------------------------------------------------------------------------

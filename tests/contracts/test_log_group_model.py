@@ -97,7 +97,7 @@ class Scripts(RuleBasedStateMachine):
         self.raw.hset("{devices.0}:epochs", "replid", "of another server")
 
         async def keep() -> None:
-            await epochs.keep(await self.log._writes["devices"].wire(), [P], self.log.counters)
+            await epochs.keep(await self.log._links.writes[P].wire(), [P], self.log.counters)
 
         self.run(keep())
         self.top += 1
@@ -109,7 +109,7 @@ class Scripts(RuleBasedStateMachine):
     def trim(self, keep: int, unfinished: int) -> None:
         promise = AppLog("devices", retention=0.0, keep=keep, unfinished=unfinished)
         self.raw.delete("{devices.0}:marks")  # two marks within a millisecond have no order
-        self.run(self.log._trimmer.trim(self.log._writes["devices"], promise, P))
+        self.run(self.log._trimmer.trim(self.log._links.writes[P], promise, P))
         oldest = min((group.oldest for group in self.groups.values()), default=self.top + 1)
         cut = min(self.top - keep, max(oldest - 1, self.top - unfinished))
         gone = range(self.floor + 1, cut + 1)

@@ -298,7 +298,8 @@ async def test_a_settle_whose_reply_is_lost_is_done_once(fresh_log_server: Calla
         assert len(await log.dead(P)) == 2
 
 
-async def test_a_cancelled_settle_gives_the_lease_up(log_server: str) -> None:
+async def test_a_cancelled_settle_gives_the_lease_up(fresh_log_server: Callable[..., Server]) -> None:
+    log_server = fresh_log_server().url
     async with proxy(log_server) as between, running(between.url) as log:
         lease = await taken(log)
         between.deaf = True

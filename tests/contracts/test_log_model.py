@@ -119,7 +119,7 @@ class Scripts(RuleBasedStateMachine):
     @rule(keep=st.integers(0, 10))
     def trim(self, keep: int) -> None:
         promise = AppLog("devices", retention=0.0, keep=keep)
-        count = self.run(self.log._trimmer.trim(self.log._writes["devices"], promise, P))
+        count = self.run(self.log._trimmer.trim(self.log._links.writes[P], promise, P))
         self.model.trim(count)
         assert not count or self.model.top - self.model.trimmed >= keep
 
@@ -128,7 +128,7 @@ class Scripts(RuleBasedStateMachine):
         self.raw.hset("{devices.0}:epochs", "replid", "of another server")
 
         async def keep() -> None:
-            wire = await self.log._writes["devices"].wire()
+            wire = await self.log._links.writes[P].wire()
             await asyncio.gather(*(epochs.keep(wire, [P], self.log.counters) for _ in range(3)))
 
         self.run(keep())

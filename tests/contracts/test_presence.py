@@ -80,15 +80,15 @@ def change(what: Any, client: str, user: str, topic: str = LOBBY) -> Change:
 
 
 async def news(log: Log, after: str = "-") -> list[tuple[str, str]]:
-    entries: Any = await log._reads.ask("XRANGE", "{lobby.0}:live", after, "+")
+    entries: Any = await log._links.own.ask("XRANGE", "{lobby.0}:live", after, "+")
     return [(fields[1].decode(), fields[5].decode()) for _, fields in entries if fields[0] == b"presence"]
 
 
 async def begin(log: Log) -> None:
-    keys: Any = await log._reads.ask("KEYS", "{lobby.0}:*")
+    keys: Any = await log._links.own.ask("KEYS", "{lobby.0}:*")
     for key in keys:
         if b"presence" in key or key.endswith(b":live"):
-            await log._reads.ask("DEL", key)
+            await log._links.own.ask("DEL", key)
 
 
 async def test_a_user_comes_once_and_leaves_once(log: Log) -> None:
@@ -241,7 +241,7 @@ async def test_a_log_server_without_memory_is_told_again(places: Running) -> Non
         await sees(alice, "alice")
         partition = places.edge.declared.find(LOBBY).partition
         for name in ("", ":users", ":held", ":due"):
-            await places.log._reads.ask("DEL", f"{{{partition}}}:presence{name}")
+            await places.log._links.own.ask("DEL", f"{{{partition}}}:presence{name}")
         await sees(alice, "alice")
 
 
@@ -262,8 +262,8 @@ async def test_a_line_that_is_cut_loses_nobody(places: Running) -> None:
     async with there(places, "alice") as alice:
         for sub in ("bob", "carol", "dave"):
             async with there(places, sub):
-                for link in places.log._writes.values():
-                    link.drop()
+                for link in places.log._links.writing:
+                    (await link.wire()).abort()
                 await sees(alice, "alice", sub)
             await sees(alice, "alice")
         want = [(what, sub) for sub in ("bob", "carol", "dave") for what in ("join", "leave")]

@@ -207,7 +207,7 @@ async def test_foreign_notices_are_harmless(one: Running, key: str) -> None:
     for kind in ("subscribe", "refresh", "unsubscribe", "disconnect", "tomorrow"):
         await one.log.control.announce(Notice(kind, b"\xff{"))
         await one.log.control.announce(Notice(kind, b"{}"))
-    await one.log._reads.ask("HSET", "{gateway}:edges", "foreign", "9999999999999 {}", "strange", "what")
+    await one.log._links.own.ask("HSET", "{gateway}:edges", "foreign", "9999999999999 {}", "strange", "what")
     await one.log.edges.tell("newer", b'{"uid":1}')
     assert len((await raw(one, "info", {}, key)).json()["result"]["nodes"]) == 1
     async with client(one.ws, token("alice")) as alice:

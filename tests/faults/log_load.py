@@ -31,7 +31,7 @@ async def running(url: str, writer: type[Writer] = Writer, **promise: object) ->
     """A log of one partition, with ``writer`` in the place of its own."""
     app = msgspec.convert({"app": "devices", **promise}, AppLog)
     log = await Log.open(url, [app], partitions=1)
-    log._writers[P] = writer(P, log._writes["devices"], log.counters, replicas=int(app.durability == "replica"))
+    log._writers[P] = writer(P, log._links.writes[P], log.counters, replicas=int(app.durability == "replica"))
     task = asyncio.create_task(log.run(), name="log")
     try:
         yield log
@@ -104,7 +104,7 @@ class Load:
 
 async def story(log: Log, *loads: Load, lives: int = 1, doubles: bool = False) -> Story:
     """What is in the log now, as the checker wants it. Several loads: one story of all, in the order of the first."""
-    entries = cast("list[tuple[bytes, list[bytes]]]", await log._reads.ask("XRANGE", log_key(P), "-", "+"))
+    entries = cast("list[tuple[bytes, list[bytes]]]", await log._links.reading(P).ask("XRANGE", log_key(P), "-", "+"))
     stored = [(CONTROL if fields[0] == b"ctl" else fields[3].decode(), position(id)) for id, fields in entries]
     return Story(
         sent=[id for load in loads for id in load.sent],

@@ -33,12 +33,12 @@ async def _append(log: Log, count: int) -> None:
 
 async def _trim(log: Log, unfinished: int = 1_000_000) -> int:
     promise = AppLog("devices", retention=0.0, keep=0, unfinished=unfinished)
-    return await log._trimmer.trim(log._writes["devices"], promise, P)
+    return await log._trimmer.trim(log._links.writes[P], promise, P)
 
 
 async def _kept_after(log: Log, cursor: int) -> int:
     """By the log itself, entry by entry."""
-    entries = cast("list[tuple[bytes, object]]", await log._reads.ask("XRANGE", log_key(P), "-", "+"))
+    entries = cast("list[tuple[bytes, object]]", await log._links.own.ask("XRANGE", log_key(P), "-", "+"))
     return sum(position(id).offset > cursor for id, _ in entries)
 
 
@@ -80,7 +80,7 @@ async def test_the_lag_after_trimming_is_what_is_kept_after_the_cursor(log_serve
 async def test_a_lag_that_counts_what_is_gone_is_found(log_server: str) -> None:
     async with running(log_server) as log:
         await _begun(log)
-        await log._reads.ask("XTRIM", log_key(P), "MAXLEN", 5)
+        await log._links.own.ask("XTRIM", log_key(P), "MAXLEN", 5)
         state = await log.groups.ask(P, GROUP)
         assert state.lag == await _kept_after(log, state.cursor) == 5
         assert _subtracted(state) != state.lag

@@ -189,7 +189,7 @@ class Run:
     async def trim(self) -> None:
         while True:
             try:
-                await self.log._trimmer.trim(self.log._writes["devices"], self.promise, P)
+                await self.log._trimmer.trim(self.log._links.writes[P], self.promise, P)
             except Unavailable:
                 pass  # the server is being killed
             await asyncio.sleep(0.005)
@@ -252,7 +252,7 @@ async def test_nothing_unfinished_is_trimmed(log_server: str, seed: int) -> None
 
 async def _all_trimmed(log: Log, run: Run) -> bool:
     """What every group finished is not kept, once the retention is over."""
-    await log._trimmer.trim(log._writes["devices"], run.promise, P)
+    await log._trimmer.trim(log._links.writes[P], run.promise, P)
     return await log.floor(P) == len(run.appended) + 1
 
 
@@ -289,7 +289,7 @@ class ByLength(Run):
 
     async def trim(self) -> None:
         while True:
-            await self.log._reads.ask("XTRIM", log_key(P), "MAXLEN", 10)
+            await self.log._links.own.ask("XTRIM", log_key(P), "MAXLEN", 10)
             await asyncio.sleep(0.005)
 
 
@@ -306,7 +306,7 @@ async def test_an_event_that_was_overtaken_can_be_replayed(log_server: str) -> N
         lease = await log.groups.take(P, GROUPS[0], "w", "earliest", 60.0)
         assert lease is not None
         promise = AppLog("devices", retention=0.0, keep=0, unfinished=4)
-        assert await log._trimmer.trim(log._writes["devices"], promise, P) == 7
+        assert await log._trimmer.trim(log._links.writes[P], promise, P) == 7
         letters = await log.dead(P)
         assert [(one.id, one.reason, one.key) for _, one in letters] == [(f"0:{n}", "retention", "k") for n in range(6)]
         await log.groups.replay(P, GROUPS[0], [id for id, _ in letters])

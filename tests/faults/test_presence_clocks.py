@@ -56,7 +56,7 @@ async def test_edges_an_hour_apart(valkey: Server, tmp_path: Path, clock_library
             one = await stack.enter_async_context(client(at, good))
             await one.ask("subscribe", channel=LOBBY)
             await sees(alice, "alice", *("bob", "carol")[: len(edges)])
-        due, ask = f"{{{places.edge.declared.find(LOBBY).partition}}}:presence:due", places.log._reads.ask
+        due, ask = f"{{{places.edge.declared.find(LOBBY).partition}}}:presence:due", places.log._links.own.ask
 
         async def leases() -> list[float]:
             names_and_ends: Any = await ask("ZRANGE", due, 0, -1, "WITHSCORES")

@@ -108,8 +108,8 @@ class Fleet:
 
     async def scribble(self, partition: Partition, *fields: bytes | str | int) -> None:
         """Put an entry of whatever fields into the log."""
-        epoch = cast("bytes", await self.log._reads.ask("HGET", part(partition, "epochs"), "current")).decode()
-        await self.log._reads.ask("XADD", log_key(partition), f"{epoch}-*", *fields)
+        epoch = cast("bytes", await self.log._links.own.ask("HGET", part(partition, "epochs"), "current")).decode()
+        await self.log._links.own.ask("XADD", log_key(partition), f"{epoch}-*", *fields)
 
     def _draft(self, does: str, data: bytes, size: int) -> tuple[Partition, Draft]:
         key = f"o{self.dice.randrange(40)}"
@@ -187,7 +187,7 @@ class Fleet:
     async def _settles(self, partition: Partition) -> list[Settled]:
         key = group_part(partition, GROUP, "trace")
         found = []
-        for line in cast("list[bytes]", await self.log._reads.ask("LRANGE", key, 0, -1)):
+        for line in cast("list[bytes]", await self.log._links.own.ask("LRANGE", key, 0, -1)):
             token, holder, serial, before, after, what = line.decode().split(" ")
             found.append(Settled(partition, token, holder, int(serial), int(before), int(after or before), what))
         return found

@@ -22,6 +22,7 @@ from gateway.adapters.log import AppLog, Log
 from gateway.adapters.log.inspection import Inspection
 from gateway.core.event import Draft
 from gateway.doctor import Finding, Patient, examine, of_server
+from tests.clusters import cluster
 from tests.gateways import running_edge
 from tests.journeys.shop import TOPICS, Counter, serving, working
 from tests.sagas import SagaShop, saga_shop
@@ -241,8 +242,8 @@ async def test_a_log_server_that_gives_too_little(fresh_log_server: Callable[...
     server = fresh_log_server(extra=("appendfsync everysec", "maxmemory 100mb"))
     one = wrong(await told(patient(server.url)))["log server"]
     assert "durability `disk` is declared, and the log server has appendfsync everysec" in one.found
-    look = Inspection(server.url, "gateway")
-    state = await look.server()
+    look = await Inspection.open(server.url, "gateway")
+    state = await look.server("devices.0")
     await look.close()
     assert state.memory_bound == 100 * 2**20
     full = type(state)(**{**{name: getattr(state, name) for name in state.__struct_fields__}, "memory_bound": 1})
@@ -251,6 +252,21 @@ async def test_a_log_server_that_gives_too_little(fresh_log_server: Callable[...
     findings = await told(patient(server.url))
     assert [(finding.checked, finding.state) for finding in findings] == [("log server", "bad")]
     assert "redis-check-aof" in findings[0].remedy
+
+
+async def test_each_node_of_a_cluster_is_looked_at(tmp_path: Path) -> None:
+    with cluster("valkey", tmp_path) as three:
+        async with shop(three.url) as (log, _):
+            places = {three.of(partition) for partition in log.partitions()}
+            assert places == set(three.masters)
+            found = await told(patient(three.url))
+            assert [finding for finding in found if finding.state == "bad"] == []
+            assert {f"log server 127.0.0.1:{node.port}" for node in places} <= {finding.checked for finding in found}
+        away = three.of("shop.0")
+        away.server.kill()
+        judged = wrong(await told(patient(three.url)))
+        assert f"127.0.0.1:{away.port} does not answer" in judged["log server"].found
+        assert "shop.0" in judged["partitions"].found
 
 
 async def test_a_database_that_is_away(log_server: str) -> None:

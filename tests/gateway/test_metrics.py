@@ -21,7 +21,8 @@ from ruamel.yaml import YAML
 
 from gateway import Context, Later, limits
 from gateway.adapters.child import Server
-from gateway.adapters.log.link import Link, address
+from gateway.adapters.log.link import Link
+from gateway.adapters.log.servers import Servers
 from gateway.cli.alerts import ALERTS
 from tests.bridges import COMMANDS, TELEMETRY, device, options, running_bridge
 from tests.gateway.test_worker import Order, shop, stock
@@ -155,7 +156,7 @@ async def test_a_resume_says_why_it_failed(log_server: str, monkeypatch: pytest.
             if reason == "not_kept":
                 for n in range(3):
                     await alice.ask("publish", channel=ROOM, data=n)
-                await edge.log._reads.ask("XTRIM", f"{{{place}}}", "MAXLEN", 1)
+                await edge.log._links.own.ask("XTRIM", f"{{{place}}}", "MAXLEN", 1)
             await alice.ask("subscribe", channel=ROOM, recover=True, epoch=epoch, offset=first.get("offset", 0))
             recovered = "no" if reason else "yes"
             assert counted("gateway_resumes_total", recovered=recovered, reason=reason) == 1
@@ -181,7 +182,7 @@ async def test_a_log_server_that_stalls_or_drops_us_or_has_what_is_not_ours_show
     log_server: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(limits, "TAIL_BLOCK", 0.05)
-    server = Link(address(log_server))
+    server = Link((await Servers.find(log_server)).place("gateway"))
     async with running_edge(log_server) as edge, client(edge.ws, token()) as alice:
         counted = Counted(edge)
         epoch = (await alice.ask("subscribe", channel=ROOM))["subscribe"]["epoch"]

@@ -207,7 +207,7 @@ async def test_notices_of_a_foreign_writer_do_no_harm(log_server: str) -> None:
         edge.edge.revocations.listeners["told"] = heard.append
         for notice in (Notice("revoked", b"nonsense"), Notice("revoked", b"\xff \n\xff"), Notice("unknown", b""), DEEP):
             await log.control.announce(notice)
-        await log._reads.ask("HSET", "{gateway}:revoked", "sub user:alice", "never")
+        await log._links.own.ask("HSET", "{gateway}:revoked", "sub user:alice", "never")
         await log.control.announce(Notice("told", b"everybody"))
         await eventually(lambda: heard == [b"everybody"])
         assert "error" not in await one.ask("subscribe", channel="rooms/1/messages")

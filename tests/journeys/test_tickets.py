@@ -109,10 +109,10 @@ async def test_a_ticket_goes_with_its_bearer_and_with_time(log_server: str, monk
     async with door(log_server) as (edge, http):
         bob = {"authorization": f"Bearer {token('bob')}"}
         answer = await http.post("/tickets", json={"filter": "rooms/1/messages"}, headers=bob)
-        key = (await edge.log._reads.ask("KEYS", "*ticket*")) or []
+        key = (await edge.log._links.own.ask("KEYS", "*ticket*")) or []
 
         async def gone() -> bool:
-            return not await edge.log._reads.ask("KEYS", "*ticket*")
+            return not await edge.log._links.own.ask("KEYS", "*ticket*")
 
         await eventually(gone)
         assert answer.json()["ticket"] not in str(key)
@@ -215,6 +215,6 @@ async def test_a_ticket_that_somebody_else_wrote_opens_nothing(log_server: str) 
     async with running_edge(log_server) as edge:
         key = edge.log.tickets._key("forged")
         for value in (b"\x91\x81\xc1", b"\xff", b"", b"\x93\xa1a\x01\xa0"):
-            await edge.log._reads.ask("SET", key, value)
+            await edge.log._links.own.ask("SET", key, value)
             with pytest.raises(BadToken, match="cannot be read"):
                 await edge.log.tickets.take("forged")

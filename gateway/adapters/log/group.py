@@ -53,12 +53,14 @@ class Groups:
     def __init__(
         self,
         writes: Callable[[Partition], Link],
-        reads: Link,
+        reads: Callable[[Partition], Link],
+        own: Link,
         gateway: str,
         counters: Counters,
     ) -> None:
         self._writes = writes
         self._reads = reads
+        self._own = own
         self._gateway = gateway
         self._counters = counters
 
@@ -82,11 +84,11 @@ class Groups:
             raise Unavailable(f"the log {log_key(partition)} changes under us", retry_after=0.5)
         if reply[0] != b"OK":
             return None
-        return Lease(partition, group, token, reply[1:], (link, self._reads), self._counters)
+        return Lease(partition, group, token, reply[1:], (link, self._reads(partition)), self._counters)
 
     async def names(self, partition: Partition) -> list[str]:
         """The groups that have ever begun in ``partition`` and were not forgotten."""
-        members = cast("list[bytes]", await self._reads.ask("SMEMBERS", part(partition, "groups")))
+        members = cast("list[bytes]", await self._reads(partition).ask("SMEMBERS", part(partition, "groups")))
         return sorted(name.decode() for name in members)
 
     async def begun(self, partitions: Iterable[Partition], group: str) -> list[Partition]:
@@ -101,7 +103,7 @@ class Groups:
         """How far it is; raises `NotAvailable` where it never began."""
         key, parked = self._keys(partition, group, "", "parked")
         fields = ("cursor", "oldest", "holder", "until", "epoch", "paused")
-        replies = await self._reads.call(
+        replies = await self._reads(partition).call(
             pack("HMGET", key, *fields),
             pack("HLEN", parked),
             pack("XINFO", "STREAM", log_key(partition)),
@@ -156,7 +158,9 @@ class Groups:
 
         By the partition's marks, so up to `limits.MARK_EVERY` earlier; where they do not reach, 0.
         """
-        reply = await self._reads.ask("ZREVRANGEBYSCORE", part(partition, "marks"), ts, "-inf", "LIMIT", 0, 1)
+        reply = await self._reads(partition).ask(
+            "ZREVRANGEBYSCORE", part(partition, "marks"), ts, "-inf", "LIMIT", 0, 1
+        )
         found = cast("list[bytes]", reply)
         return position(found[0]).offset if found else 0
 
@@ -205,7 +209,7 @@ class Groups:
 
     async def _beat(self, group: str, worker: str, *, leaves: bool) -> list[str]:
         key = f"{{{self._gateway}}}:workers:{_named(group)}"
-        reply = await self._reads.run(BEAT, (key,), worker, int(limits.WORKER_SILENT * 1000), int(leaves))
+        reply = await self._own.run(BEAT, (key,), worker, int(limits.WORKER_SILENT * 1000), int(leaves))
         return [name.decode() for name in cast("list[bytes]", reply)]
 
     async def _set_paused(self, partition: Partition, group: str, value: str) -> None:

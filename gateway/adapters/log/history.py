@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import cast
 
 import msgspec
@@ -43,16 +43,16 @@ class Page(msgspec.Struct, frozen=True):
 
 
 class History:
-    """Reading back, by a connection of its own: large answers do not stand before appends."""
+    """Reading back, by connections of its own: large answers do not stand before appends."""
 
-    def __init__(self, link: Link, counters: Counters) -> None:
-        self._link = link
+    def __init__(self, links: Callable[[Partition], Link], counters: Counters) -> None:
+        self._links = links
         self._counters = counters
 
     async def walk(self, partition: Partition, key: str, after: Position, limit: int) -> Walk:
         keys = parts(partition, "epochs", "heads")
         events = min(limit, limits.WALK_EVENTS)
-        reply = await self._link.run(WALK, keys, key, after.epoch, after.offset, events, limits.WALK_BYTES)
+        reply = await self._links(partition).run(WALK, keys, key, after.epoch, after.offset, events, limits.WALK_BYTES)
         top, reason, entries = cast("tuple[bytes, bytes, list[Reply]]", reply)
         records = self._records(partition, reversed(entries))
         why = reason.decode() or ("corrupt" if len(records) < len(entries) else "")
@@ -84,18 +84,18 @@ class History:
 
     async def read_back(self, partition: Partition, before: Position, count: int) -> Page:
         """As `read`, newest first; ``lost`` is not told."""
-        reply = await self._link.ask("XREVRANGE", log_key(partition), f"({before}", "-", "COUNT", count)
+        reply = await self._links(partition).ask("XREVRANGE", log_key(partition), f"({before}", "-", "COUNT", count)
         things = [entry.read(partition, one) for one in cast("list[Reply]", reply)]
         return Page(self._kept(things), _at(things[-1]) if things else before)
 
     async def top(self, partition: Partition) -> Position:
         """The last position ever given."""
-        reply = await self._link.call(pack("XINFO", "STREAM", log_key(partition)))
+        reply = await self._links(partition).call(pack("XINFO", "STREAM", log_key(partition)))
         return entry.position(last_id(reply[0]))
 
     async def floor(self, partition: Partition) -> int:
         """The offset before the oldest kept entry: whoever stands there or later has missed nothing that went."""
-        reply = await self._link.call(
+        reply = await self._links(partition).call(
             pack("XRANGE", log_key(partition), "-", "+", "COUNT", 1), pack("XINFO", "STREAM", log_key(partition))
         )
         oldest = cast("list[list[Reply]]", good(reply[0]))
@@ -105,17 +105,17 @@ class History:
 
     async def newest(self, partition: Partition, count: int) -> list[Record]:
         """The newest ``count`` entries' events, oldest first."""
-        reply = await self._link.ask("XREVRANGE", log_key(partition), "+", "-", "COUNT", count)
+        reply = await self._links(partition).ask("XREVRANGE", log_key(partition), "+", "-", "COUNT", count)
         return self._records(partition, reversed(cast("list[Reply]", reply)))
 
     async def heads(self, partition: Partition, keys: Sequence[str]) -> list[int | None]:
         if not keys:
             return []
-        reply = await self._link.ask("HMGET", part(partition, "heads"), *keys)
+        reply = await self._links(partition).ask("HMGET", part(partition, "heads"), *keys)
         return [None if head is None else int(head) for head in cast("list[bytes | None]", reply)]
 
     async def epochs(self, partition: Partition) -> Epochs:
-        return epochs.table(good((await self._link.call(epochs.ask(partition)))[0]))
+        return epochs.table(good((await self._links(partition).call(epochs.ask(partition)))[0]))
 
     async def last(self, partition: Partition, topics: Sequence[str] | None, limit: int) -> list[Record]:
         key = part(partition, "last")
@@ -124,12 +124,12 @@ class History:
             asked = [topic.encode() for topic in topics[:limit]]
             for start in range(0, len(asked), limits.LOG_PAGE):
                 page = asked[start : start + limits.LOG_PAGE]
-                values = cast("list[bytes | None]", await self._link.ask("HMGET", key, *page))
+                values = cast("list[bytes | None]", await self._links(partition).ask("HMGET", key, *page))
                 found.update((topic, value) for topic, value in zip(page, values, strict=True) if value is not None)
         else:
             cursor = b"0"
             while len(found) < limit:
-                reply = await self._link.ask("HSCAN", key, cursor, "COUNT", limits.LOG_PAGE)
+                reply = await self._links(partition).ask("HSCAN", key, cursor, "COUNT", limits.LOG_PAGE)
                 cursor, flat = cast("tuple[bytes, list[bytes]]", reply)
                 found.update(zip(flat[::2], flat[1::2], strict=True))
                 if cursor == b"0":

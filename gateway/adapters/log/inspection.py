@@ -13,10 +13,12 @@ from gateway.adapters.log import dead, entry, epochs, promises
 from gateway.adapters.log.entry import Corrupt, position
 from gateway.adapters.log.group import Groups, GroupState
 from gateway.adapters.log.keys import REPLAYS, AppLog, Counters, group_part, log_key, part
-from gateway.adapters.log.link import Link, address, good
+from gateway.adapters.log.link import Link, good
 from gateway.adapters.log.promises import parse_info
 from gateway.adapters.log.resp import Reply, last_id, pack
+from gateway.adapters.log.servers import Servers
 from gateway.core.event import Partition, Position
+from gateway.errors import Unavailable
 
 #: The highest offset that an entry of ours can have: whatever is behind it is another program's.
 _END = REPLAYS - 1
@@ -25,6 +27,8 @@ _END = REPLAYS - 1
 class ServerState(msgspec.Struct, frozen=True):
     """What INFO says. Sizes in bytes."""
 
+    #: Where it listens.
+    place: str
     version: str
     #: Which life of the server it is (`master_replid`).
     life: str
@@ -102,28 +106,73 @@ class BridgeState(msgspec.Struct, frozen=True):
 
 
 class Inspection:
-    """Reads one gateway's log; `close` it. Every method but `close` raises `Unavailable`, and `Misconfigured`."""
+    """Reads one gateway's log; `open` it, `close` it. Every other method raises `Unavailable`, and `Misconfigured`."""
 
-    def __init__(self, url: str, gateway: str) -> None:
+    def __init__(self, servers: Servers, gateway: str) -> None:
+        """Use `open`."""
         # Not `Log`, which opens epochs and stores the format; nor greeted: a server that gives too little is looked at.
-        self._link = Link(address(url))
+        self._servers = servers
         self._gateway = gateway
-        self._groups = Groups(lambda _: self._link, self._link, gateway, Counters())
+        self._links: dict[str, Link] = {}
+        self._groups = Groups(self._link, self._link, self._link(gateway), gateway, Counters())
+
+    @classmethod
+    async def open(cls, url: str, gateway: str) -> Inspection:
+        return cls(await Servers.find(url), gateway)
 
     async def close(self) -> None:
-        await self._link.close()
+        for link in self._links.values():
+            await link.close()
+
+    def _link(self, tag: str) -> Link:
+        if not self._servers.clustered:
+            tag = self._gateway
+        if tag not in self._links:
+            self._links[tag] = Link(self._servers.place(tag))
+        return self._links[tag]
 
     async def promised(self, logs: Sequence[AppLog]) -> None:
-        """Raise `Misconfigured` where the server gives less than ``logs`` declare, as a process would at its start."""
-        wire = await self._link.wire()
-        await promises.check_server(wire, logs)
-        await promises.check_replicas(wire, logs)
+        """Raise `Misconfigured` where a server gives less than ``logs`` declare, as a process would at its start.
 
-    async def server(self) -> ServerState:
-        replies = await self._link.call(pack("INFO"), pack("TIME"))
+        Of a cluster's nodes, those that answer are asked.
+        """
+        for place in self._servers.places():
+            link = Link(place)
+            try:
+                wire = await link.wire()
+                await promises.check_server(wire, logs)
+                await promises.check_replicas(wire, logs)
+            except Unavailable:
+                if not self._servers.clustered:
+                    raise
+            finally:
+                await link.close()
+
+    async def servers(self) -> list[ServerState | Unavailable]:
+        """The state of the one server, or of each node of the cluster that has slots, or why that is not known."""
+        found = list[ServerState | Unavailable]()
+        for place in self._servers.places():
+            link = Link(place)
+            try:
+                found.append(await self._server(link))
+            except Unavailable as error:
+                if not self._servers.clustered:
+                    raise
+                found.append(error)
+            finally:
+                await link.close()
+        return found
+
+    async def server(self, partition: Partition) -> ServerState:
+        """The state of the server that has ``partition``."""
+        return await self._server(self._link(partition))
+
+    async def _server(self, link: Link) -> ServerState:
+        replies = await link.call(pack("INFO"), pack("TIME"))
         info = parse_info(good(replies[0]))
         seconds, micros = cast("list[bytes]", good(replies[1]))
         return ServerState(
+            place=link.place,
             version=info.get("valkey_version") or info.get("redis_version", ""),
             life=info.get("master_replid", ""),
             memory_used=int(info.get("used_memory", "0")),
@@ -137,7 +186,7 @@ class Inspection:
 
     async def partition(self, partition: Partition) -> PartitionState:
         key, marks = log_key(partition), part(partition, "marks")
-        replies = await self._link.call(
+        replies = await self._link(partition).call(
             pack("XINFO", "STREAM", key),
             pack("XLEN", key),
             epochs.ask(partition),
@@ -150,7 +199,7 @@ class Inspection:
         newest, oldest = (cast("list[bytes]", good(reply)) for reply in replies[4:6])
         epoch, top = int(current or 0), position(last_id(replies[0]))
         blocked = epoch > 0 and top > Position(epoch, _END)
-        above, last = await self._above(key, epoch) if blocked else ((), "")
+        above, last = await self._above(partition, epoch) if blocked else ((), "")
         return PartitionState(
             partition,
             cast("int", good(replies[1])),
@@ -167,8 +216,9 @@ class Inspection:
             last,
         )
 
-    async def _above(self, key: str, epoch: int) -> tuple[tuple[str, ...], str]:
-        replies = await self._link.call(
+    async def _above(self, partition: Partition, epoch: int) -> tuple[tuple[str, ...], str]:
+        key = log_key(partition)
+        replies = await self._link(partition).call(
             pack("XRANGE", key, f"({epoch}-{_END}", "+", "COUNT", limits.DOCTOR_NAMED),
             pack("XREVRANGE", key, f"{epoch}-{_END}", "-", "COUNT", 1),
         )
@@ -190,7 +240,7 @@ class Inspection:
 
         end = f"{state.epoch}-{_END}"
         while seen < most:
-            reply = await self._link.ask(
+            reply = await self._link(state.partition).ask(
                 "XREVRANGE", log_key(state.partition), end, "-", "COUNT", min(limits.LOG_PAGE, most - seen)
             )
             page = cast("list[tuple[bytes, list[bytes]]]", reply)
@@ -207,7 +257,9 @@ class Inspection:
             end = f"({page[-1][0].decode()}"
         cursor, values = b"0", 0
         while values < most:
-            answer = await self._link.ask("HSCAN", part(state.partition, "last"), cursor, "COUNT", limits.LOG_PAGE)
+            answer = await self._link(state.partition).ask(
+                "HSCAN", part(state.partition, "last"), cursor, "COUNT", limits.LOG_PAGE
+            )
             cursor, flat = cast("tuple[bytes, list[bytes]]", answer)
             for topic, value in zip(flat[::2], flat[1::2], strict=True):
                 values += 1
@@ -222,7 +274,7 @@ class Inspection:
         """How many of the oldest ``most`` dead letters each group gave up, by reason."""
         found, after, seen = Counter[tuple[str, str]](), "-", 0
         while seen < most:
-            page = await dead.dead(self._link, partition, after, min(limits.LOG_PAGE, most - seen))
+            page = await dead.dead(self._link(partition), partition, after, min(limits.LOG_PAGE, most - seen))
             if not page:
                 break
             found.update((letter.group, letter.reason) for _, letter in page)
@@ -239,7 +291,7 @@ class Inspection:
         cursor, seen = b"0", 0
         while seen <= limits.PARKED:
             key = group_part(partition, group, "parked")
-            cursor, flat = cast("tuple[bytes, list[bytes]]", await self._link.ask("HSCAN", key, cursor))
+            cursor, flat = cast("tuple[bytes, list[bytes]]", await self._link(partition).ask("HSCAN", key, cursor))
             for value in flat[1::2]:
                 head, _, rest = value.partition(b"\n")
                 _, attempts, _, since, length = map(int, head.split(b" "))
@@ -261,7 +313,9 @@ class Inspection:
     async def bridge(self, name: str) -> BridgeState:
         """Who serves the broker of the bridges ``name``."""
         key = f"{{{self._gateway}}}:bridge:{name}"
-        replies = await self._link.call(pack("HMGET", key, "lease", "holder", "until", "term"), pack("TIME"))
+        replies = await self._link(self._gateway).call(
+            pack("HMGET", key, "lease", "holder", "until", "term"), pack("TIME")
+        )
         lease, holder, until, term = cast("list[bytes | None]", good(replies[0]))
         seconds, micros = cast("list[bytes]", good(replies[1]))
         holds = bool(lease) and int(until or 0) > int(seconds) * 1000 + int(micros) // 1000
@@ -269,7 +323,7 @@ class Inspection:
 
     async def _lively(self, name: str, silent: float) -> list[str]:
         """The fields of a hash whose value begins with a server time in ms that is not long ago."""
-        replies = await self._link.call(pack("HGETALL", f"{{{self._gateway}}}:{name}"), pack("TIME"))
+        replies = await self._link(self._gateway).call(pack("HGETALL", f"{{{self._gateway}}}:{name}"), pack("TIME"))
         flat = cast("list[bytes]", good(replies[0]))
         seconds, micros = cast("list[bytes]", good(replies[1]))
         now = int(seconds) * 1000 + int(micros) // 1000

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final, Literal
 
 import msgspec
@@ -34,6 +35,7 @@ class Counters:
 
     __slots__ = (
         "appended",
+        "away",
         "batches",
         "buried",
         "corrupt",
@@ -50,6 +52,8 @@ class Counters:
 
     def __init__(self) -> None:
         self.appended = 0
+        #: Partitions that nothing can be appended to now.
+        self.away: Callable[[], int] = int
         self.batches = 0
         self.buried = 0
         self.corrupt = 0

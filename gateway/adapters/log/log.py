@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Literal
 
 from gateway import limits
@@ -18,11 +19,12 @@ from gateway.adapters.log.entry import checked
 from gateway.adapters.log.group import Groups
 from gateway.adapters.log.history import History, Page, Walk
 from gateway.adapters.log.keys import AppLog, Counters, part
-from gateway.adapters.log.link import Link, address
+from gateway.adapters.log.link import Link
+from gateway.adapters.log.links import Links, by_link
 from gateway.adapters.log.presence import Presence
 from gateway.adapters.log.promises import Health
 from gateway.adapters.log.replies import Replies
-from gateway.adapters.log.resp import Wire
+from gateway.adapters.log.servers import Servers
 from gateway.adapters.log.surveys import Surveys
 from gateway.adapters.log.tail import Tail
 from gateway.adapters.log.tickets import Tickets
@@ -36,49 +38,48 @@ _logger = logging.getLogger(__name__)
 
 
 class Log:
-    """The partitions of every application, on one Redis ≥ 7.0 or Valkey. `open` it, keep `run` running, `close` it.
+    """The partitions of every application, on one Redis ≥ 7.0 or Valkey, or a cluster of them.
+
+    `open` it, keep `run` running, `close` it.
 
     Appends are answered only while `run` runs. Reads raise `Unavailable` while the server is away and come back by
     themselves.
     """
 
-    def __init__(self, url: str, apps: Sequence[AppLog], gateway: str, partitions: int) -> None:
+    def __init__(self, servers: Servers, apps: Sequence[AppLog], gateway: str, partitions: int) -> None:
         """Use `open`: this one neither connects nor checks."""
         self.counters = Counters()
-        self._to = address(url)
         self._gateway = gateway
         self._apps: dict[Partition, AppLog] = {name: app for app in apps for name in app.partitions(partitions)}
-        self._reads = Link(self._to, self._greet_reads, self.counters)
-        # One connection per application: WAIT holds one up, and only `replica` asks for it.
-        self._writes = {app.app: self._write_link(app, partitions) for app in apps}
+        links = self._links = Links(servers, gateway, self.counters)
+        links.writes = {name: link for app in apps for name, link in links.to_write(app, partitions).items()}
         self._writers = {name: self._new_writer(name, app) for name, app in self._apps.items()}
+        self.counters.away = links.away
         #: Who runs the writers; None before `run`.
         self._running: asyncio.TaskGroup | None = None
-        self._history = History(self._reads, self.counters)
-        #: For megabytes: they come side by side, and nothing small waits behind them.
-        self._bulk: dict[Partition, Link] = {}
+        self._history = History(links.reading, self.counters)
         self._trimmer = Trimmer(self.counters)
         #: Services' cursors, leases and replays.
-        self.groups = Groups(
-            lambda partition: self._writes[self._app(partition).app], self._reads, gateway, self.counters
-        )
+        self.groups = Groups(self._writing, links.reading, links.own, gateway, self.counters)
         #: What services answered to requests.
         self.replies = Replies(
-            lambda partition: self._writes[self._app(partition).app],
-            self._reads,
-            lambda: Link(self._to, counters=self.counters),
+            self._writing,
+            links.reading,
+            # One server syncs its file at each turn: what goes to it in one write, it syncs once.
+            None if not links.clustered else links.own,
+            lambda: links.another(gateway),
             gateway,
             lambda partition: self._app(partition).retention,
         )
         #: The edge processes that live.
-        self.edges = Edges(self._reads, gateway)
+        self.edges = Edges(links.own, gateway)
         #: Who watches which topic, where that is declared.
-        self.presence = Presence(lambda partition: self._writes[self._app(partition).app])
+        self.presence = Presence(self._writing)
         #: What every edge must hear, revocations among it.
-        self.control = Control(self._reads, lambda: Link(self._to, counters=self.counters), gateway)
-        self.tickets = Tickets(self._reads, gateway)
+        self.control = Control(links.own, lambda: links.another(gateway), gateway)
+        self.tickets = Tickets(links.own, gateway)
         #: What the edges answer when one of them asks all.
-        self.surveys = Surveys(self._reads, gateway)
+        self.surveys = Surveys(links.own, gateway)
         self._tails: list[Tail] = []
 
     @classmethod
@@ -93,17 +94,18 @@ class Log:
     ) -> Log:
         """Connect, check what is promised, and open each partition's epoch.
 
+        In a cluster a node that is away keeps nobody from the others: its partitions open their epochs with `run`.
+
         ``keys`` maps topic filters to key templates; they, ``partitions``, the hash and the format are stored with
         the log. Raises `Misconfigured` where they differ or the server gives less than ``apps`` declare, and
         `Unavailable` where it cannot be reached (call again).
         """
-        log = cls(url, apps, gateway, partitions)
+        log = cls(await Servers.find(url), apps, gateway, partitions)
         try:
-            wire = await log._reads.wire()
-            await promises.check_replicas(wire, apps)
+            wire = await log._links.own.wire()
+            await log._links.check_replicas(apps)
             await promises.check_format(wire, gateway, partitions, keys or {})
-            for link in log._writes.values():
-                await link.wire()
+            await log._links.connect(log._links.writing)
         except BaseException:
             await log.close()
             raise
@@ -114,34 +116,31 @@ class Log:
 
         Applications that it has are not looked at, and none is ever let go.
         """
-        new = [app for app in apps if app.app not in self._writes]
-        links = {app.app: self._write_link(app, partitions) for app in new}
+        known = {app.app for app in self._apps.values()}
+        new = [app for app in apps if app.app not in known]
+        links = {name: link for app in new for name, link in self._links.to_write(app, partitions).items()}
         try:
-            wire = await self._reads.wire()
-            await promises.check_replicas(wire, new)
-            for link in links.values():
-                await link.wire()
+            wire = await self._links.own.wire()
+            await self._links.check_replicas(new)
+            await self._links.connect(by_link(links))
             await promises.check_format(wire, self._gateway, partitions, keys)  # the last: it stores what is new
         except BaseException:
-            for link in links.values():
+            for link in by_link(links):
                 await link.close()
             raise
         # Other objects, not more in the same: somebody may be walking through those.
-        self._writes = {**self._writes, **links}
+        self._links.writes = {**self._links.writes, **links}
         added = {name: app for app in new for name in app.partitions(partitions)}
         self._apps = {**self._apps, **added}
         self._writers = {**self._writers, **{name: self._new_writer(name, app) for name, app in added.items()}}
         if self._running is not None:
-            for name in added:
-                self._running.create_task(self._writers[name].run(), name=f"writer of {name}")
+            self._keep(self._running, links)
 
     async def run(self) -> None:
         """Write, keep the epochs, trim: until cancelled."""
         async with asyncio.TaskGroup() as group:
             self._running = group
-            for name, writer in self._writers.items():
-                group.create_task(writer.run(), name=f"writer of {name}")
-            group.create_task(self._keep_epochs(), name="epochs")
+            self._keep(group, self._links.writes)
             group.create_task(self._keep_trimmed(), name="trim")
 
     async def close(self) -> None:
@@ -149,31 +148,41 @@ class Log:
             await tail.close()
         await self.replies.close()
         await self.control.close()
-        for link in (self._reads, *self._bulk.values(), *self._writes.values()):
-            await link.close()
+        await self._links.close()
 
     def partitions(self) -> tuple[Partition, ...]:
         return tuple(self._apps)
 
     @property
     def state(self) -> Literal["up", "down"]:
-        return "up" if all(link.up.is_set() for link in self._links) else "down"
+        return "up" if all(link.up.is_set() for link in self._links.writing) else "down"
 
     @property
     def down_since(self) -> float | None:
         """The loop's time since when appends are impossible; None while up."""
-        return min((link.down_since for link in self._links if link.down_since is not None), default=None)
+        return self._links.down_since()
 
     def unready(self) -> list[str]:
-        """Why nothing can be appended now, for /readyz; nothing when all is well."""
-        return sorted({f"log: {link.why}" for link in self._links if not link.up.is_set()})
+        """Why nothing can be appended now, for /readyz; nothing when all is well.
+
+        In a cluster also nothing while some partitions are `away`: the others have no one else to serve them.
+        """
+        return self._links.unready()
+
+    def away(self) -> int:
+        """How many partitions nothing can be appended to now."""
+        return self._links.away()
+
+    def reaches(self, partition: Partition) -> bool:
+        """Whether its server answered when it was last asked."""
+        return self._links.writes[partition].up.is_set()
 
     def durability(self, app: str) -> str:
         """What an acknowledgement of ``app`` means: ``fast``, ``disk`` or ``replica``."""
         return next((one.durability for one in self._apps.values() if one.app == app), "fast")
 
     async def wait_up(self) -> None:
-        for link in self._links:
+        for link in self._links.writing:
             await link.up.wait()
 
     async def append(
@@ -193,14 +202,14 @@ class Log:
         topic, id = event.topic.encode(), event.id.encode()
         fields = ("topic", topic, "id", id, "data", event.data, "prev", 0)
         meta = checked(event.meta, topic, id, event.data)
-        link, key = self._writes[self._app(partition).app], part(partition, "live")
-        await link.ask("XADD", key, "MAXLEN", "~", limits.LIVE_KEPT, "*", *fields, "meta", meta)
+        key = part(partition, "live")
+        await self._writing(partition).ask("XADD", key, "MAXLEN", "~", limits.LIVE_KEPT, "*", *fields, "meta", meta)
 
     def tail(self, partition: Partition) -> Tail:
         """A new reader of ``partition``; `Tail.close` it, or `close` closes it."""
         self._app(partition)
         self._tails = [tail for tail in self._tails if not tail.closed]
-        tail = Tail(partition, Link(self._to, counters=self.counters), self.counters)
+        tail = Tail(partition, self._links.another(partition), self.counters)
         self._tails.append(tail)
         return tail
 
@@ -217,9 +226,7 @@ class Log:
 
         Whether the log still agrees with ``after`` is for `Epochs.continuous` to say: ask it first.
         """
-        link = self._reads
-        if count > limits.LOG_PAGE:
-            link = self._bulk.setdefault(partition, Link(self._to, counters=self.counters))
+        link = self._links.bulk(partition) if count > limits.LOG_PAGE else self._links.reading(partition)
         return await self._history.read(partition, after, count, link)
 
     async def read_back(self, partition: Partition, before: Position, count: int) -> Page:
@@ -256,24 +263,24 @@ class Log:
     async def bury_many(self, partition: Partition, letters_: Sequence[DeadLetter]) -> None:
         """As `bury`, in order; raises what refused the first of them. The oldest beyond the bound go."""
         ours = partition == f"{self._gateway}.0"
-        link = self._reads if ours else self._writes[self._app(partition).app]
+        link = self._links.reading(partition) if ours else self._writing(partition)
         await letters.bury(link, partition, letters_, limits.DEAD_UNDECLARED_KEPT if ours else limits.DEAD_KEPT)
         self.counters.buried += len(letters_)
 
     async def dead(self, partition: Partition, after: str = "-", count: int = 100) -> list[tuple[str, DeadLetter]]:
         """A page of dead letters after the id ``after``, oldest first."""
-        return await letters.dead(self._reads, partition, after, count)
+        return await letters.dead(self._links.reading(partition), partition, after, count)
 
     async def dead_letter(self, partition: Partition, id: str) -> DeadLetter | None:
-        return await letters.one(self._reads, partition, id)
+        return await letters.one(self._links.reading(partition), partition, id)
 
     async def drop_dead(self, partition: Partition, ids: Sequence[str]) -> int:
         """Forget dead letters for good; returns how many were there."""
-        return await letters.drop(self._reads, partition, ids)
+        return await letters.drop(self._links.reading(partition), partition, ids)
 
     def bridge_lease(self, name: str, holder: str, ttl: float) -> BridgeLease:
         """A claim of the bridge ``name``, which is the same word for all that may serve one broker; see there."""
-        return BridgeLease(self._reads, self._gateway, name, holder, ttl)
+        return BridgeLease(self._links.own, self._gateway, name, holder, ttl)
 
     async def fence(self, partitions: Sequence[Partition], name: str, term: int) -> None:
         """Append to ``partitions`` as the bridge ``name`` of ``term``: nobody of an earlier term can any more.
@@ -282,26 +289,34 @@ class Log:
         each is answered `Fenced`.
         """
         for partition in partitions:
-            await fence(self._writes[self._app(partition).app], partition, name, term)
+            await fence(self._writing(partition), partition, name, term)
             self._writer(partition).fence(fence_key(partition, name), str(term))
 
     async def trim(self) -> int:
-        """One pass over all partitions whose trimming no other process holds; returns the entries that went."""
-        total = 0
+        """One pass over all partitions whose trimming no other process holds; returns the entries that went.
+
+        Raises the first error at the end: what belongs to another node of a cluster is trimmed.
+        """
+        total, errors = 0, list[GatewayError]()
         for partition, app in self._apps.items():
-            total += await self._trimmer.trim(self._writes[app.app], app, partition)
+            try:
+                total += await self._trimmer.trim(self._links.writes[partition], app, partition)
+            except GatewayError as error:
+                errors.append(error)
+        if errors:
+            raise errors[0]
         return total
 
     async def health(self) -> Health:
         """Never raises: a server that is away is ``up=False`` with the reason."""
         try:
-            return promises.health(await self._reads.ask("INFO"))
+            return promises.health(await self._links.own.ask("INFO"))
         except GatewayError as error:
             return Health(up=False, why=str(error))
 
-    @property
-    def _links(self) -> tuple[Link, ...]:
-        return tuple(self._writes.values())
+    def _writing(self, partition: Partition) -> Link:
+        self._app(partition)
+        return self._links.writes[partition]
 
     def _app(self, partition: Partition) -> AppLog:
         if partition not in self._apps:
@@ -313,31 +328,25 @@ class Log:
         return self._writers[partition]
 
     def _new_writer(self, name: Partition, app: AppLog) -> Writer:
-        return Writer(name, self._writes[app.app], self.counters, replicas=int(app.durability == "replica"))
+        return Writer(name, self._links.writes[name], self.counters, replicas=int(app.durability == "replica"))
 
-    def _write_link(self, app: AppLog, partitions: int) -> Link:
-        async def greet(wire: Wire) -> None:
-            await promises.check_server(wire, [app])
-            await epochs.keep(wire, app.partitions(partitions), self.counters)
-
-        return Link(self._to, greet, self.counters)
-
-    async def _greet_reads(self, wire: Wire) -> None:
-        await promises.check_server(wire, [])
-
-    async def _keep_epochs(self) -> None:
+    async def _keep_epochs(self, link: Link, names: Sequence[Partition]) -> None:
+        """Of one connection: a node that does not answer takes its time, and the others have theirs."""
         while True:
-            for link in self._links:
+            with suppress(GatewayError):  # the link says why, once; it is tried again
+                wire = await link.wire()
                 try:
-                    wire = await link.wire()
-                except GatewayError:
-                    continue  # the link says why, once; here it is tried again
-                try:
-                    mine = [name for name, app in self._apps.items() if self._writes[app.app] is link]
-                    await epochs.keep(wire, mine, self.counters)
+                    await epochs.keep(wire, names, self.counters)
                 except GatewayError as error:
                     _logger.warning("epochs cannot be kept: %s", error)
-            await asyncio.sleep(limits.EPOCH_EVERY if self.state == "up" else limits.LOG_BACKOFF[0])
+            await asyncio.sleep(limits.EPOCH_EVERY if link.up.is_set() else limits.LOG_BACKOFF[0])
+
+    def _keep(self, group: asyncio.TaskGroup, writes: Mapping[Partition, Link]) -> None:
+        """Write to the partitions of ``writes``, and keep their epochs."""
+        for name in writes:
+            group.create_task(self._writers[name].run(), name=f"writer of {name}")
+        for link, names in by_link(writes).items():
+            group.create_task(self._keep_epochs(link, names), name=f"epochs of {', '.join(names)}")
 
     async def _keep_trimmed(self) -> None:
         while True:

@@ -9,6 +9,7 @@ import hiredis
 import msgspec
 
 from gateway.adapters.log.keys import AppLog
+from gateway.adapters.log.link import good
 from gateway.adapters.log.resp import Reply, Wire, pack
 from gateway.errors import Misconfigured, Unavailable
 
@@ -87,12 +88,13 @@ async def check_format(wire: Wire, gateway: str, partitions: int, keys: Mapping[
     ours |= {f"key {topic}": template for topic, template in keys.items()}
     name = f"{{{gateway}}}:format"
     # Reading first: a server that is full refuses HSETNX even where there is nothing to set.
-    stored = _fields((await wire.call(pack("HGETALL", name)))[0])
+    stored = _fields(good((await wire.call(pack("HGETALL", name)))[0]))
     _compare(stored, ours)  # before anything is stored: what is refused leaves nothing behind
     new = [pack("HSETNX", name, field, value) for field, value in ours.items() if field not in stored]
     if new:
-        await wire.call(*new)
-        _compare(_fields((await wire.call(pack("HGETALL", name)))[0]), ours)
+        for reply in await wire.call(*new):
+            good(reply)
+        _compare(_fields(good((await wire.call(pack("HGETALL", name)))[0])), ours)
 
 
 def _compare(stored: Mapping[str, str], ours: Mapping[str, str]) -> None:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from typing import TypeAlias, cast
 
-import hiredis
 import msgspec
 
 from gateway import limits
@@ -51,14 +51,19 @@ class Replies:
     def __init__(
         self,
         writes: Callable[[Partition], Link],
-        reads: Link,
+        reads: Callable[[Partition], Link],
+        own: Link | None,
         dial: Callable[[], Link],
         gateway: str,
         kept: Callable[[Partition], float],
     ) -> None:
-        """``kept``: seconds for which replies of a partition are kept, see `limits.REPLY_KEPT`."""
+        """``own``: where announcements go, if they cannot go with the replies.
+
+        ``kept``: seconds for which replies of a partition are kept, see `limits.REPLY_KEPT`.
+        """
         self._writes = writes
         self._reads = reads
+        self._own = own
         self._dial = dial
         self._stream = f"{{{gateway}}}:replies"
         self._kept = kept
@@ -71,19 +76,19 @@ class Replies:
         as the log keeps events by their age, so as long as a repeat of the request is known for one.
         """
         kept = max(limits.REPLY_KEPT, self._kept(partition))
-        # Two calls, because their keys are in different slots of a cluster. In one write, because a server that syncs
-        # its file at each turn then does it once; whoever hears of a reply finds it, as they are done in this order.
-        commands = (
-            REPLY.call((_key(partition, id),), _packed(reply), int(kept * 1000)),
-            ANNOUNCE.call((self._stream,), partition, id, limits.REPLIES_ANNOUNCED),
-        )
+        stored = ((_key(partition, id),), _packed(reply), int(kept * 1000))
+        announced = ((self._stream,), partition, id, limits.REPLIES_ANNOUNCED)
         link = self._writes(partition)
+        # In this order: whoever hears of a reply finds it.
+        if self._own is not None:
+            await link.run(REPLY, *stored)
+            await self._own.run(ANNOUNCE, *announced)
+            return
+        commands = REPLY.call(*stored), ANNOUNCE.call(*announced)
         answers = await link.call(*commands)
         if any(missing_script(answer) for answer in answers):
             answers = (await link.call(REPLY.load, ANNOUNCE.load, *commands))[2:]
         for answer in answers:
-            if isinstance(answer, hiredis.ReplyError) and str(answer).startswith("READONLY"):
-                link.drop()  # it became a replica: whoever answers at this address now is asked next
             good(answer)
 
     async def stored(self, partition: Partition, id: str) -> Reply | None:
@@ -94,8 +99,15 @@ class Replies:
         """As `stored`, of each; a caller passes at most `limits.LOG_PAGE` of them."""
         if not requests:
             return []
-        found = await self._reads.call(*(pack("GET", _key(partition, id)) for partition, id in requests))
-        return [_unpacked(cast("bytes | None", good(one))) for one in found]
+        by_link: defaultdict[Link, list[int]] = defaultdict(list)
+        for index, (partition, _) in enumerate(requests):
+            by_link[self._reads(partition)].append(index)
+        found: list[Reply | None] = [None] * len(requests)
+        for link, indices in by_link.items():
+            values = await link.call(*(pack("GET", _key(*requests[index])) for index in indices))
+            for index, value in zip(indices, values, strict=True):
+                found[index] = _unpacked(good(value))
+        return found
 
     def tail(self) -> Announcements:
         """A new reader of the announcements; `Announcements.close` it, or `close` closes it."""

@@ -49,15 +49,29 @@ def refusal(reply: hiredis.ReplyError) -> GatewayError:
             return Misconfigured(f"the log server refuses our account: {text}", "check user and password in its url")
         case "READONLY" | "LOADING" | "BUSY" | "MASTERDOWN" | "NOREPLICAS" | "CLUSTERDOWN" | "UNBLOCKED":
             return Unavailable(f"the log server is not ready: {text}", retry_after=0.5)
+        case "MOVED" | "ASK" | "TRYAGAIN":
+            return Unavailable(f"keys of the log move to another server: {text}", retry_after=0.5)
     if any(words in text for words in _BLOCKED):
         return Unavailable("an entry that is not ours blocks the log", "run: gateway doctor", retry_after=5.0)
     return Unavailable(f"the log server answered: {text}", retry_after=1.0)
+
+
+def misplaced(reply: Reply) -> bool:
+    """Say whether the server is not the one to ask any more: a replica now, a node that gave the keys away, or one
+    that has lost sight of its cluster.
+
+    It did nothing of what was asked.
+    """
+    return isinstance(reply, hiredis.ReplyError) and str(reply).startswith(("MOVED ", "READONLY ", "CLUSTERDOWN "))
 
 
 class Wire(asyncio.Protocol):
     """A connected stream of requests and replies; never reconnects, never repeats a request."""
 
     def __init__(self) -> None:
+        #: How its server said that it is not the one to ask any more; then nothing new is sent, and it closes once all
+        #: is answered.
+        self.misplaced = ""
         self._reader = hiredis.Reader()
         self._waiting: deque[tuple[int, list[Reply], asyncio.Future[list[Reply]]]] = deque()
         self._transport: asyncio.Transport | None = None
@@ -67,7 +81,7 @@ class Wire(asyncio.Protocol):
 
     @property
     def open(self) -> bool:
-        return self._transport is not None and not self._transport.is_closing()
+        return self._transport is not None and not self._transport.is_closing() and not self.misplaced
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
@@ -81,11 +95,15 @@ class Wire(asyncio.Protocol):
                     raise hiredis.ProtocolError("a reply that nobody asked for")
                 wanted, replies, waiter = self._waiting[0]
                 replies.append(cast("Reply", reply))
+                if misplaced(cast("Reply", reply)):
+                    self.misplaced = str(reply)
                 if len(replies) == wanted:
                     self._waiting.popleft()
                     if not waiter.done():  # its caller may have been cancelled: the reply still had to be read
                         waiter.set_result(replies)
         except hiredis.ProtocolError:
+            self.abort()
+        if self.misplaced and not self._waiting:
             self.abort()
 
     def connection_lost(self, error: Exception | None) -> None:
@@ -108,7 +126,7 @@ class Wire(asyncio.Protocol):
         Raises `Lost` when the connection ends first or the server says nothing for ``within`` seconds (then it is
         closed: the replies of later requests would be taken for ours).
         """
-        if self._transport is None or self._transport.is_closing():
+        if self._transport is None or not self.open:
             raise Lost("there is no connection to the log server", retry_after=0.5)
         waiter: asyncio.Future[list[Reply]] = asyncio.get_running_loop().create_future()
         self._waiting.append((len(commands), [], waiter))
@@ -131,7 +149,13 @@ class Wire(asyncio.Protocol):
 
 
 def last_id(info: Reply) -> bytes:
-    """The last id ever given, of an answer of XINFO STREAM; zero where there is no such stream."""
-    if not isinstance(info, list):  # "no such key"
-        return b"0-0"
-    return cast("bytes", info[info.index(b"last-generated-id") + 1])
+    """The last id ever given, of an answer of XINFO STREAM; zero where there is no such stream.
+
+    Any other refusal is raised as its typed error: it says nothing of what there is.
+    """
+    if isinstance(info, hiredis.ReplyError):
+        if "no such key" in str(info):
+            return b"0-0"
+        raise refusal(info)
+    fields = cast("list[Reply]", info)
+    return cast("bytes", fields[fields.index(b"last-generated-id") + 1])

@@ -19,7 +19,7 @@ _OWN: Final[dict[Role, tuple[str, ...]]] = {
 #: What calls and scripts use; a script has the rights of who calls it. No EVAL of other text than SCRIPT LOAD took, no
 #: KEYS, FLUSHALL, CONFIG SET, DEBUG, SHUTDOWN, REPLICAOF, ACL SETUSER, and nothing else that is not here.
 _COMMANDS: Final = (
-    "client|setname config|get evalsha info script|load time wait "
+    "client|setname cluster|info cluster|slots config|get evalsha info script|load time wait "
     "get getdel getrange exists set del "
     "hdel hexists hget hgetall hincrby hkeys hlen hmget hscan hset hsetnx "
     "multi exec "

@@ -101,17 +101,18 @@ class Tail(Returning[Batch]):
         if self._checked is wire and self._at == self.position:
             return None
         top, live = await self._tops(wire)
+        batch = None
+        if top < self.position:
+            # The log is shorter than what we saw. Whoever comes back with his position hears that from the epochs.
+            ours, opened = await self._ours(wire, top), await self._epochs(wire)
+            self.position, self._at = ours, top
+            batch = Batch([], [], opened=opened, lost=True)
+        elif top < self._at:
+            self._at = self.position  # what was not ours is gone, and nothing of ours
         if entry.position(live) < entry.position(self._live_at):
             self._live_at = live
         self._checked = wire
-        if top >= self._at:
-            return None
-        if top >= self.position:
-            self._at = self.position  # what was not ours is gone, and nothing of ours
-            return None
-        # The log is shorter than what we saw. Whoever comes back with his position hears that from the epochs.
-        self.position, self._at = await self._ours(wire, top), top
-        return Batch([], [], opened=await self._epochs(wire), lost=True)
+        return batch
 
     async def _read_on(self, wire: Wire) -> Batch | None:
         streams: tuple[bytes | str, ...] = (self._log, self._live, str(self._at), self._live_at)

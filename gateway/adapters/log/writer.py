@@ -14,7 +14,7 @@ from gateway.adapters.log import epochs
 from gateway.adapters.log.entry import packed, position, weight
 from gateway.adapters.log.keys import Counters, log_key, parts
 from gateway.adapters.log.link import APPEND, Link, backoff, good, missing_script
-from gateway.adapters.log.resp import Lost, Reply, Wire, pack, refusal
+from gateway.adapters.log.resp import Lost, Reply, Wire, misplaced, pack, refusal
 from gateway.core.event import Appended, Draft, Partition, Position
 from gateway.errors import Busy, Fenced, GatewayError, KeyReused, LimitReached, Unavailable
 
@@ -192,6 +192,9 @@ class Writer:
         command = b"*%d\r\n%b%b" % (self._words + 8 * len(drafts), self._head, b"".join(map(packed, drafts)))
         wire = await self._link.wire()
         reply = await self._ask(wire, command)
+        if misplaced(reply):
+            wire = await self._link.wire()
+            reply = await self._ask(wire, command)
         if missing_script(reply):
             await wire.call(APPEND.load)
             reply = await self._ask(wire, command)
@@ -202,8 +205,6 @@ class Writer:
         if reply == b"FENCED":
             return [Fenced(f"another bridge appends to {self._partition} now", "take the lease again")] * len(drafts)
         if isinstance(reply, hiredis.ReplyError):
-            if str(reply).startswith("READONLY"):
-                self._link.drop()  # it became a replica: whoever answers at this address now is asked next
             raise refusal(reply)
         if reply == b"STALE" or reply is None:
             raise Unavailable(f"the log {log_key(self._partition)} changes under us", retry_after=0.5)
