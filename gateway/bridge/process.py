@@ -208,8 +208,10 @@ class Bridge:
             await inbound.recall(stop)
             if not stop.is_set():
                 await self._carry(client, term, inbound, stop)
-            with suppress(Unavailable):  # it expires
-                await term.lease.release()
+            for _ in range(2):  # a moment's silence of the log is no reason to let others wait; at worst it expires
+                with suppress(Unavailable):
+                    await term.lease.release()
+                    break
             keeping.cancel()
 
     async def _carry(self, client: MqttClient, term: Term, inbound: Inbound, stop: asyncio.Event) -> None:

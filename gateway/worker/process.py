@@ -17,7 +17,7 @@ from gateway.adapters.metrics import WorkerMetrics
 from gateway.core.declared import Declared
 from gateway.core.event import Partition
 from gateway.core.lanes import Item
-from gateway.errors import GatewayError, NotAvailable
+from gateway.errors import GatewayError, NotAvailable, Unavailable
 from gateway.service import Service, Start
 from gateway.store import SagaCount, Store
 from gateway.worker.answers import Answers
@@ -75,6 +75,7 @@ class Worker:
         self.routed = Routed(self._emits, store, self._wake)
         self._start: Callable[[Partition], Awaitable[Start | int]] | None = None
         self._lease, self._beat, self._guard = lease, beat, guard
+        self._lost: dict[Partition, Holding] = {}
         self._states: dict[Partition, GroupState] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._changed = asyncio.Event()
@@ -199,7 +200,7 @@ class Worker:
         for partition in self._partitions[first:] + self._partitions[:first]:
             if len(held) >= share:
                 return
-            if partition in self.holdings:
+            if partition in self.holdings or not self.log.reaches(partition) or self._lingers(partition):
                 continue
             start = self._service.start if self._start is None else await self._start(partition)
             lease = await self.log.groups.take(partition, self.group, self.name, start, self._lease)
@@ -212,11 +213,20 @@ class Worker:
             self._tasks.add(task)
             task.add_done_callback(lambda task, holding=holding: self._ended(task, holding))  # type: ignore[misc]  # mypy cannot infer a lambda with a default
 
+    def _lingers(self, partition: Partition) -> bool:
+        """Whether a handler still runs that was cancelled with its lease: under our name we would have it at once."""
+        before = self._lost.get(partition)
+        if before is None or not self._slots.runs(before):
+            self._lost.pop(partition, None)
+            return False
+        return True
+
     def _ended(self, task: asyncio.Task[None], holding: Holding) -> None:
         self._tasks.discard(task)
         if self.holdings.get(holding.partition) is holding:
             del self.holdings[holding.partition]
             self._states.pop(holding.partition, None)
+            self._lost[holding.partition] = holding
         if not holding.leaving:
             self.metrics.fenced.inc()
             self._changed.set()
@@ -226,8 +236,8 @@ class Worker:
         for partition in list(self.holdings):
             try:
                 self._states[partition] = await self.log.groups.ask(partition, self.group)
-            except NotAvailable:
-                continue  # it was forgotten this moment; its holder will be fenced
+            except (NotAvailable, Unavailable):
+                continue  # it was forgotten this moment, or a node of a cluster is away; its holder will be fenced
 
     # --- what is seen ---
 

@@ -133,6 +133,10 @@ class SlotRunners:
             if slot.holding is holding:
                 slot.cut("dropped")
 
+    def runs(self, holding: Holding) -> bool:
+        """Whether a delivery of ``holding`` has not ended."""
+        return any(slot.holding is holding for slot in (*self._slots, self._apart))
+
     async def run_alone(self, job: Job) -> None:
         # A slot of its own each time: one whose holding was lost meanwhile ends cut, and would cut the next short.
         slot = self._apart = Slot()

@@ -63,3 +63,36 @@ async def test_what_is_done_is_remembered_soon_though_the_alarm_rings_early(
             await one.place(n)
             await eventually(lambda n=n: handled[-1:] == [n])
             await eventually(remembered)  # not at a quarter of the lease
+
+
+async def test_a_partition_is_not_taken_again_while_its_lost_delivery_runs(log_server: str) -> None:
+    running, most = 0, 0
+    begun, cut, going = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def handle(order: Order, context: Context) -> None:
+        nonlocal running, most
+        running, most = running + 1, max(most, running + 1)
+        begun.set()
+        while not going.is_set():
+            try:
+                await going.wait()
+            except asyncio.CancelledError:  # it has something to finish
+                cut.set()
+        running -= 1
+
+    async with shop(log_server, stock(handle)) as one:
+        place = one.declared.find("shop/orders/7/placed").partition
+        await one.place(1)
+        async with one.worker(beat=0.02) as worker:
+            try:
+                await begun.wait()
+                await one.log.groups.seek(place, "shop.stock", 0, void=True)
+                await cut.wait()
+                await eventually(lambda: not worker.holdings.get(place))
+                for _ in range(10):  # beats, at each of which it might have had it
+                    await asyncio.sleep(0.02)
+                    assert place not in worker.holdings
+            finally:
+                going.set()
+            await eventually(one.at_rest)
+        assert most == 1
