@@ -15,6 +15,7 @@ from gateway.adapters.child import Server
 from gateway.errors import ServerMissing
 from tests.clusters import cluster
 from tests.servers import LOG_SERVERS, USERS, broker, missing, stream_server
+from tests.witness import Plugin
 
 
 @pytest.fixture(scope="session", params=[*sorted(LOG_SERVERS), "cluster"])
@@ -76,6 +77,10 @@ def iotcore_broker(tmp_path: Path) -> Iterator[Callable[[], Server]]:
                 missing(error)
 
         yield start
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.pluginmanager.register(Plugin(), "witness")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

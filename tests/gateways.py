@@ -148,12 +148,12 @@ class Client:
         self._id += 1
         self._replies[self._id] = asyncio.get_running_loop().create_future()
         await self.connection.send(json.dumps({"id": self._id, method: params}))
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             return await self._replies[self._id]
 
     async def until(self, count: int) -> list[dict[str, Any]]:
         """Wait for so many pushes and return them all."""
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while len(self.pushes) < count:
                 assert self.close_code is None, f"closed {self.close_code}"
                 self._changed.clear()

@@ -28,7 +28,7 @@ LOG_SERVERS: dict[str, Callable[..., Server]] = {"redis": embedded.redis, "valke
 Condition = Callable[[], object] | Callable[[], Awaitable[object]]
 
 
-async def eventually(condition: Condition, within: float = 10.0) -> None:
+async def eventually(condition: Condition, within: float = 30.0) -> None:
     """Wait until ``condition()`` is true, asked every 5 ms; fails after ``within`` seconds, naming the condition.
 
     ``within`` is a guard against hanging, not a promise about speed.

@@ -6,6 +6,7 @@ import asyncio
 import os
 import random
 import re
+import time
 from collections.abc import Mapping
 from typing import Annotated, Any
 from urllib.parse import quote
@@ -41,6 +42,8 @@ GOOD: dict[str, tuple[str, ...]] = {
     "order": ("0-0", "0-1"),
 }
 HANG = 30.0
+#: How often what is answered "not now" is asked.
+AGAIN = 3
 CHECKS = [
     checks.status_code_conformance,
     checks.content_type_conformance,
@@ -177,10 +180,15 @@ def hold(operation: Any, mode: GenerationMode, at: str, who: Mapping[str, str]) 
             case.query = {}
         if re.fullmatch(r"\d+(ms|s)", (case.query or {}).get("wait", "")):
             case.query["wait"] = "20ms"  # nobody replies
-        with requests.request(
-            **case.as_transport_kwargs(base_url=at, headers=who), stream=True, timeout=HANG
-        ) as answered:
-            judge(case, answered)
+        for again in reversed(range(AGAIN)):
+            with requests.request(
+                **case.as_transport_kwargs(base_url=at, headers=who), stream=True, timeout=HANG
+            ) as answered:
+                if again and answered.status_code == 503:  # as a client does, who reads Retry-After
+                    time.sleep(float(answered.headers["Retry-After"]))
+                    continue
+                judge(case, answered)
+                return
 
     one()
 
