@@ -72,10 +72,10 @@ class Cluster:
         here.admin.execute_command("CLUSTER", "SETSLOT", slot, "MIGRATING", to.id)
         while keys := here.admin.execute_command("CLUSTER", "GETKEYSINSLOT", slot, 100):
             here.admin.execute_command("MIGRATE", "127.0.0.1", to.port, "", 0, 5_000, "KEYS", *keys)
-        for node in (to, here, *self.nodes):
-            if node in self.masters:
-                node.admin.execute_command("CLUSTER", "SETSLOT", slot, "NODE", to.id)
-        until(lambda: all(self._sees(node, slot) == to.port for node in self.masters))
+        living = [node for node in self.masters if node.server.alive]
+        for node in (to, here, *living):
+            node.admin.execute_command("CLUSTER", "SETSLOT", slot, "NODE", to.id)
+        until(lambda: all(self._sees(node, slot) == to.port for node in living))
 
     def move_at_once(self, tag: str, to: Node) -> None:
         """The same by Valkey 9, whose slots move whole."""

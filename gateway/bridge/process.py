@@ -212,6 +212,7 @@ class Bridge:
                 with suppress(Unavailable):
                     await term.lease.release()
                     break
+                await asyncio.sleep(limits.BRIDGE_TRY)
             keeping.cancel()
 
     async def _carry(self, client: MqttClient, term: Term, inbound: Inbound, stop: asyncio.Event) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import msgspec
@@ -14,7 +14,7 @@ from gateway.adapters.identity import new_id
 from gateway.adapters.log import Log, Reply, Request
 from gateway.core.access import Principal
 from gateway.core.delivery import TOLD
-from gateway.core.event import ASKED, Appended, Publication
+from gateway.core.event import ASKED, Appended, Partition, Publication
 from gateway.edge.publisher import Publisher
 from gateway.errors import Busy, NoReply, Refused, RequestFailed, RequestRejected, Unavailable
 
@@ -145,16 +145,28 @@ class Requests:
             await tail.close()
 
     async def _look(self, requests: Sequence[Request]) -> None:
-        """Tell who waits for ``requests`` what is stored; a log server that is away is waited for."""
-        while left := [request for request in requests if request in self._waiting]:
-            page, requests = left[: limits.LOG_PAGE], left[limits.LOG_PAGE :]
-            try:
-                replies = await self._log.replies.stored_many(page)
-            except Unavailable:
-                requests = left
-                await asyncio.sleep(limits.LOG_BACKOFF[1])
-                continue
-            for request, reply in zip(page, replies, strict=True):
+        """Tell who waits for ``requests`` what is stored; a log server that is away is waited for, by itself."""
+        try:
+            await self._tell(requests)
+        except Unavailable:
+            where: dict[Partition, list[Request]] = {}
+            for request in requests:
+                where.setdefault(request[0], []).append(request)
+            for some in where.values():
+                self._spawn(self._look_on(some), "replies that wait")
+
+    async def _look_on(self, requests: Sequence[Request]) -> None:
+        while any(request in self._waiting for request in requests):
+            with suppress(Unavailable):
+                await self._tell(requests)
+                return
+            await asyncio.sleep(limits.LOG_BACKOFF[1])
+
+    async def _tell(self, requests: Sequence[Request]) -> None:
+        left = [request for request in requests if request in self._waiting]
+        for start in range(0, len(left), limits.LOG_PAGE):
+            page = left[start : start + limits.LOG_PAGE]
+            for request, reply in zip(page, await self._log.replies.stored_many(page), strict=True):
                 for told in self._waiting.get(request, ()) if reply is not None else ():
                     if not told.done():
                         told.set_result(reply)

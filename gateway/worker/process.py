@@ -197,13 +197,18 @@ class Worker:
             holding.leave()
         # Each begins to ask elsewhere, so that not all ask for the same ones.
         first = rank * len(self._partitions) // max(1, len(alive))
+        away: Unavailable | None = None
         for partition in self._partitions[first:] + self._partitions[:first]:
             if len(held) >= share:
-                return
+                break
             if partition in self.holdings or not self.log.reaches(partition) or self._lingers(partition):
                 continue
-            start = self._service.start if self._start is None else await self._start(partition)
-            lease = await self.log.groups.take(partition, self.group, self.name, start, self._lease)
+            try:
+                start = self._service.start if self._start is None else await self._start(partition)
+                lease = await self.log.groups.take(partition, self.group, self.name, start, self._lease)
+            except Unavailable as error:  # of this partition, where each is on a node of its own
+                away = away or error
+                continue
             if lease is None:
                 continue
             holding = self.holding(self.log, lease, self._wants, self._slots, self.name, self._lease)
@@ -212,6 +217,8 @@ class Worker:
             task = group.create_task(holding.run(), name=f"hold {partition}")
             self._tasks.add(task)
             task.add_done_callback(lambda task, holding=holding: self._ended(task, holding))  # type: ignore[misc]  # mypy cannot infer a lambda with a default
+        if away is not None:
+            raise away
 
     def _lingers(self, partition: Partition) -> bool:
         """Whether a handler still runs that was cancelled with its lease: under our name we would have it at once."""
@@ -233,7 +240,7 @@ class Worker:
 
     async def _ask(self) -> None:
         """How far the group is in what we hold: for the metrics."""
-        for partition in list(self.holdings):
+        for partition in [name for name in self.holdings if self.log.reaches(name)]:
             try:
                 self._states[partition] = await self.log.groups.ask(partition, self.group)
             except (NotAvailable, Unavailable):

@@ -26,13 +26,15 @@ _NEVER = float("inf")
 class Slot:
     """One delivery at a time, or one batch."""
 
-    __slots__ = ("cuts", "deadline", "holding", "task", "why")
+    __slots__ = ("batch", "cuts", "deadline", "holding", "task", "why")
 
     def __init__(self) -> None:
         self.task: asyncio.Task[Any] | None = None
         self.deadline = _NEVER
         #: Whose delivery runs; None between two.
         self.holding: Holding | None = None
+        #: Of a batch, whose deliveries run with it.
+        self.batch: list[Holding] = []
         #: Why it was cut short: ``late`` or ``dropped``; empty where it was not, and a cancellation is not ours.
         self.why = ""
         #: How many cancels of its task are ours.
@@ -135,7 +137,7 @@ class SlotRunners:
 
     def runs(self, holding: Holding) -> bool:
         """Whether a delivery of ``holding`` has not ended."""
-        return any(slot.holding is holding for slot in (*self._slots, self._apart))
+        return any(slot.holding is holding or holding in slot.batch for slot in (*self._slots, self._apart))
 
     async def run_alone(self, job: Job) -> None:
         # A slot of its own each time: one whose holding was lost meanwhile ends cut, and would cut the next short.
@@ -248,6 +250,7 @@ class SlotRunners:
         began, failed = self._loop.time(), True
         # Whose partition is lost finds its results dropped; the others of the batch need not be cut short for it.
         slot.holding, slot.deadline = taken[0].holding, began + ready.timeout
+        slot.batch = [job.holding for job in taken]
         unit = None
         try:
             if self._inbox is not None:
@@ -313,7 +316,7 @@ class SlotRunners:
         return late
 
     def _free(self, slot: Slot) -> None:
-        slot.holding, slot.deadline = None, _NEVER
+        slot.holding, slot.deadline, slot.batch = None, _NEVER, []
         task = asyncio.current_task()
         if task is None:
             return

@@ -14,7 +14,7 @@ import httpx
 import pytest
 
 from gateway import limits
-from gateway.adapters.log import AppLog, Log
+from gateway.adapters.log import AppLog, Log, Reply
 from gateway.core.declared import Topic
 from gateway.core.event import Appended
 from gateway.doctor import Patient, examine
@@ -197,6 +197,46 @@ async def _opened_meanwhile(found: Cluster, there: str, here: str) -> None:
     assert there in bad["partitions"]
     assert here not in bad["partitions"]
     assert "does not answer" in bad["log server"]
+
+
+ASKED = Topic(pattern="devices/{device}/ask", key="devices/{device}", read=("user",), write=("user",), kind="command")
+
+
+async def test_replies_of_a_node_that_is_away_hold_up_no_others(fresh_cluster: Start) -> None:
+    with fresh_cluster() as found:
+        async with running_edge(found.url, [ASKED], partitions=8) as edge:
+            node, theirs, _ = of_two(found, edge.log)
+            where = {n: edge.edge.declared.find(f"devices/{n}/ask").partition for n in range(40)}
+            there = next(n for n, one in where.items() if one in theirs)
+            here = next(n for n, one in where.items() if one not in theirs)
+            waits = asyncio.create_task(_asked(edge, there))
+            await eventually(lambda: len(edge.edge.requests) == 1, HANG)
+            await asyncio.to_thread(node.server.kill)
+            # Whoever waits looks at what is stored when the announcements are read anew.
+            await moved_to_another(found, "gateway", node)
+            answer = asyncio.create_task(_asked(edge, here))
+
+            async def told() -> bool:
+                for record in await edge.log.recent_deliveries(where[here], 9):
+                    await edge.log.replies.send(where[here], record.event.id, Reply(data=b"7"))
+                return answer.done()
+
+            await eventually(told, HANG)
+            assert (await answer).json() == 7
+            waits.cancel()
+
+
+async def _asked(edge: Running, device: int) -> httpx.Response:
+    headers = {"Authorization": f"Bearer {token()}"}
+    async with httpx.AsyncClient(base_url=edge.http, headers=headers, timeout=2 * HANG) as http:
+        return await http.post(f"/topics/devices/{device}/ask?wait=25s", json=1)
+
+
+async def moved_to_another(found: Cluster, tag: str, away: Node) -> None:
+    """While ``away`` cannot take part."""
+    here = found.of(tag)
+    (to,) = (node for node in found.masters if node not in {here, away})
+    await asyncio.to_thread(found.move, tag, to)
 
 
 WATCHED = Topic(pattern="devices/{device}/x", key="devices/{device}", read=("user",), write=("user",))

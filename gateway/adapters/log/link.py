@@ -138,6 +138,8 @@ class Link:
                     good(reply)
                 if self._greet is not None:
                     await self._greet(wire)
+                if self.closed:  # meanwhile
+                    raise Unavailable("the log is closed")
                 return wire
         except BaseException as error:
             self._place.left(to, wire.misplaced if wire is not None else "")

@@ -145,6 +145,7 @@ class Servers:
         for begin, end, node in self._nodes:
             if begin <= slot <= end:
                 return node
+        self.look_again()
         raise Unavailable(f"no node of the cluster has slot {slot}", "see CLUSTER INFO", retry_after=1.0)
 
     def point(self, slot: int, to: str, by: Address) -> None:
@@ -191,7 +192,8 @@ class Servers:
                 task.cancel()
             self._asked_at = asyncio.get_running_loop().time()
         if found is None:
-            why.sort(key=lambda error: not isinstance(error, Misconfigured))  # that no waiting mends
+            # At the start what no waiting mends comes first; later one node's mistake must not end what others serve.
+            why.sort(key=lambda error: isinstance(error, Misconfigured) is self.clustered)
             raise why[0] if why else Unavailable("no node of the cluster is one any more", "see CLUSTER NODES")
         if found.clustered:
             self.clustered, self._stale = True, False
@@ -242,7 +244,9 @@ async def _said(node: Address) -> _Said:
             wire = await connected(msgspec.structs.replace(node, database=0))
             try:
                 (info,) = await wire.call(pack("INFO", "cluster"))
-                if not isinstance(info, bytes) or b"cluster_enabled:1" not in info:
+                if isinstance(info, hiredis.ReplyError):
+                    raise refusal(info)
+                if b"cluster_enabled:1" not in cast("bytes", info):
                     return _Said()
                 state, slots = await wire.call(pack("CLUSTER", "INFO"), pack("CLUSTER", "SLOTS"))
             finally:
