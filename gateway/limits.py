@@ -543,6 +543,10 @@ PRESENCE_CHANGES: Final = 100
 API_BODY_BYTES: Final = 512 * 1024
 #: Channels of one broadcast and commands of one batch: they are done one after the other. → error 107
 API_COMMANDS: Final = 100
+#: Channels that one answer names: some hundred KB. → error 106
+API_CHANNELS: Final = 10_000
+#: Of these, after how many the loop is everybody's for a moment: some milliseconds.
+TURN_OF: Final = 500
 #: Bytes of the reason with which a server sends a client away: a close frame has 125, two of them the code. → error 107
 CLOSE_REASON: Final = 123
 #: How often an edge says what it does, and how long it may be silent. → it is not among the nodes of info

@@ -101,6 +101,12 @@ class History(msgspec.Struct, frozen=True):
     reverse: bool = False
 
 
+class Channels(msgspec.Struct, frozen=True):
+    """Those with subscribers that overlap the filter ``pattern``; all where there is none."""
+
+    pattern: str = "#"
+
+
 class Info(msgspec.Struct, frozen=True):
     """Of every edge."""
 
@@ -128,6 +134,16 @@ class Answer(msgspec.Struct, frozen=True, omit_defaults=True):
 
 class Responses(msgspec.Struct, frozen=True):
     responses: list[Answer]
+
+
+class Count(msgspec.Struct, frozen=True):
+    num_clients: int
+
+
+class Counts(msgspec.Struct, frozen=True):
+    """By channel, which may be a filter; those that the asker may read."""
+
+    channels: dict[str, Count]
 
 
 class Node(msgspec.Struct, frozen=True):
@@ -158,6 +174,7 @@ class Server(Protocol):
     async def presence(self, channel: str) -> PresenceResult: ...
     async def presence_stats(self, channel: str) -> PresenceStatsResult: ...
     async def history(self, asked: History) -> HistoryResult: ...
+    async def channels(self, asked: Channels) -> Counts: ...
     async def info(self) -> Nodes: ...
 
 
@@ -177,10 +194,11 @@ REQUESTS: Final[dict[str, type[msgspec.Struct]]] = {
     "presence": OfChannel,
     "presence_stats": OfChannel,
     "history": History,
+    "channels": Channels,
     "info": Info,
 }
 #: What others of this form offer and we do not.
-_ABSENT: Final = ("channels", "history_remove")
+_ABSENT: Final = ("history_remove",)
 
 
 class _Batch(msgspec.Struct, frozen=True):
@@ -245,6 +263,8 @@ async def _do(server: Server, method: str, body: bytes) -> msgspec.Struct:
             return await server.disconnect(asked)
         case History() as asked:
             return await server.history(asked)
+        case Channels() as asked:
+            return await server.channels(asked)
         case OfChannel(channel) if method == "presence":
             return await server.presence(channel)
         case OfChannel(channel):

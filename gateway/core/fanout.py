@@ -50,6 +50,11 @@ class Interest:
         self.encoders: dict[str, Encode] = {}
         self.sinks: dict[str, dict[Queue, Sink]] = {}
 
+    @property
+    def count(self) -> int:
+        """How many they are."""
+        return sum(map(len, self.sinks.values()))
+
     def __iter__(self) -> Iterator[Sink]:
         for sinks in self.sinks.values():
             yield from sinks.values()
@@ -104,6 +109,10 @@ class Fanout:
 
     def __len__(self) -> int:
         return len(self._interests)
+
+    def interests(self) -> list[Interest]:
+        """Return all of the moment."""
+        return list(self._interests.values())
 
     def send(self, records: Sequence[Record], events: Iterable[Event] = ()) -> None:
         """Hand kept ``records`` and passing ``events`` to all who want them."""

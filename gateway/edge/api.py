@@ -5,25 +5,43 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Collection
+from contextlib import suppress
 
 import msgspec
 
 from gateway import limits
-from gateway.adapters.http_api import Disconnect, Done, History, Node, Nodes, Published, Refresh, Subscribe, Unsubscribe
+from gateway.adapters.http_api import (
+    Channels,
+    Count,
+    Counts,
+    Disconnect,
+    Done,
+    History,
+    Node,
+    Nodes,
+    Published,
+    Refresh,
+    Subscribe,
+    Unsubscribe,
+)
 from gateway.adapters.log import Notice
 from gateway.core import wire
 from gateway.core.access import Principal
 from gateway.core.event import Publication
+from gateway.core.fanout import Fanout
 from gateway.core.resume import parse
 from gateway.core.session import Close
+from gateway.core.topic import check_filter, overlap
 from gateway.core.wire import HistoryResult, PresenceResult, PresenceStatsResult, Since
 from gateway.edge.client import Client
 from gateway.edge.past import history
 from gateway.edge.presence import principal_of, user_of
 from gateway.edge.revocations import Held
 from gateway.edge.shared import Shared
-from gateway.errors import BadToken, Denied, GatewayError, Refused, Unrecoverable
+from gateway.edge.surveying import Surveying
+from gateway.errors import BadToken, Denied, GatewayError, LimitReached, Refused, Unavailable, Unrecoverable
 
 _log = logging.getLogger("gateway.edge")
 _audit = logging.getLogger("gateway.audit")
@@ -34,6 +52,7 @@ FORCED = Close(3503, "force disconnect")
 _CODES = range(3000, 5000)
 
 _SUBSCRIBE, _UNSUBSCRIBE, _REFRESH, _DISCONNECT = "subscribe", "unsubscribe", "refresh", "disconnect"
+_CHANNELS = "channels"
 
 
 class _Given(Subscribe, frozen=True, kw_only=True):
@@ -52,6 +71,8 @@ class Servers:
         self._clients = clients
         self._held = held
         self._began = time.monotonic()
+        self.surveying = Surveying(edge, self.tell)
+        self.surveying.answer(_CHANNELS, self._counted)
         edge.revocations.listeners[_SUBSCRIBE] = self._subscribe
         edge.revocations.listeners[_REFRESH] = self._refresh
         edge.revocations.listeners[_UNSUBSCRIBE] = self._unsubscribe
@@ -64,7 +85,7 @@ class Servers:
         who = self._edge.admit(key).principal
         if who.kind not in ("service", "operator"):
             raise Denied("the server API is for servers", "use an API key, or an operator's token")
-        return _Server(self._edge, who, self.tell)
+        return _Server(self._edge, who, self.tell, self.surveying)
 
     # --- what every edge hears ---
 
@@ -97,6 +118,9 @@ class Servers:
             if user_of(held.grant.principal) == asked.user and asked.client in ("", held.id):
                 if held.id not in asked.whitelist:
                     held.finish()
+
+    async def _counted(self, asked: bytes) -> bytes:
+        return msgspec.json.encode(await _counts(self._edge.fanout, msgspec.json.decode(asked, type=Channels).pattern))
 
     def _of(self, user: str, id: str) -> list[Client]:
         return [one for one in self._clients if one.user == user and id in ("", one.id)]
@@ -134,6 +158,17 @@ class Servers:
             pass  # it is forgotten without a word, a little later
 
 
+async def _counts(fanout: Fanout, pattern: str) -> dict[str, int]:
+    """Return how many have each filter that overlaps ``pattern``; of one more than ``limits.API_CHANNELS`` at most."""
+    found: dict[str, int] = {}
+    for n, interest in enumerate(fanout.interests()):
+        if n % limits.TURN_OF == 0:
+            await asyncio.sleep(0)
+        if overlap(pattern, interest.filter) and len(found) <= limits.API_CHANNELS:
+            found[interest.filter] = interest.count
+    return found
+
+
 def _read(word: bytes) -> Node | None:
     try:
         return msgspec.json.decode(word, type=Node)
@@ -144,8 +179,10 @@ def _read(word: bytes) -> Node | None:
 class _Server:
     """One bearer of a key. Topics' grants are asked as of everybody else."""
 
-    def __init__(self, edge: Shared, who: Principal, tell: Callable[[], Awaitable[list[Node]]]) -> None:
-        self._edge, self._who, self._tell = edge, who, tell
+    def __init__(
+        self, edge: Shared, who: Principal, tell: Callable[[], Awaitable[list[Node]]], surveying: Surveying
+    ) -> None:
+        self._edge, self._who, self._tell, self._surveying = edge, who, tell, surveying
 
     async def publish(self, channel: str, data: bytes, idempotency: str) -> Published:
         asked = Publication(channel, data, "http", idempotency=idempotency)
@@ -207,6 +244,27 @@ class _Server:
                 raise Unrecoverable("the position is none of ours", "ask without since")
         past = await history(self._edge, self._who, asked.channel, since, asked.limit, asked.reverse)
         return HistoryResult(past.publications(), str(past.top.epoch), past.top.offset)
+
+    async def channels(self, asked: Channels) -> Counts:
+        """Raises :class:`LimitReached` beyond ``limits.API_CHANNELS``, and where an edge does not say in time."""
+        check_filter(asked.pattern)
+        said = await self._surveying.ask(_CHANNELS, msgspec.json.encode(asked))
+        counts = Counter(await _counts(self._edge.fanout, asked.pattern))
+        for name, word in said.items():
+            try:
+                counts.update(msgspec.json.decode(word or b"", type=dict[str, int]))
+            except (msgspec.DecodeError, UnicodeDecodeError):  # or an edge of another version
+                raise Unavailable(f"edge {name} does not say what it has", "ask again", retry_after=1.0) from None
+        if len(counts) > limits.API_CHANNELS:
+            raise LimitReached(f"there are more than {limits.API_CHANNELS} channels", "narrow the pattern")
+        seen: dict[str, Count] = {}
+        for n, (channel, count) in enumerate(sorted(counts.items())):
+            if n % limits.TURN_OF == 0:
+                await asyncio.sleep(0)
+            with suppress(Denied):  # what it may not read it does not hear of
+                self._edge.declared.readable(self._who, channel)
+                seen[channel] = Count(count)
+        return Counts(seen)
 
     async def info(self) -> Nodes:
         return Nodes(await self._tell())

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import heapq
 import logging
-from collections.abc import Awaitable, Callable, Collection, Iterator
+from collections.abc import Collection, Iterator
 
 import msgspec
 
-from gateway import limits
-from gateway.adapters.http_api import Node
-from gateway.adapters.identity import new_id
-from gateway.adapters.log import Notice
 from gateway.core.access import ANONYMOUS, Grant, Principal
 from gateway.core.connected import Connected, Connection, Said, Wanted, first, order, since, together
 from gateway.core.topic import is_filter
@@ -21,20 +16,13 @@ from gateway.edge.desk import Desk
 from gateway.edge.presence import principal_of
 from gateway.edge.revocations import Held
 from gateway.edge.shared import Shared
-from gateway.errors import Busy, GatewayError
+from gateway.edge.surveying import Surveying
+from gateway.errors import GatewayError
 
 _log = logging.getLogger("gateway.edge")
 
 _ASKED = "connections"
-
-
-class _Survey(msgspec.Struct, frozen=True):
-    """The question, as edges are told of it."""
-
-    id: str
-    #: The edge that asks.
-    by: str
-    wanted: Wanted
+_encode = msgspec.json.encode
 
 
 class Connections:
@@ -46,12 +34,10 @@ class Connections:
         edge: Shared,
         clients: Collection[Client],
         held: Collection[Held],
-        nodes: Callable[[], Awaitable[list[Node]]],
+        surveying: Surveying,
     ) -> None:
-        """``nodes`` returns the edges that live."""
-        self._desk, self._edge, self._clients, self._held, self._nodes = desk, edge, clients, held, nodes
-        self._asking = self._answering = 0
-        edge.revocations.listeners[_ASKED] = self._hear
+        self._desk, self._edge, self._clients, self._held, self._surveying = desk, edge, clients, held, surveying
+        surveying.answer(_ASKED, self._answer)
 
     def allows(self, origin: str | None, host: str | None) -> bool:
         return self._desk.allows(origin, host)
@@ -63,53 +49,12 @@ class Connections:
         return self._desk.admitted(token, whence, "connections", "list")
 
     async def connected(self, grant: Grant, wanted: Wanted) -> Connected:
-        if self._asking >= limits.SURVEYS:
-            raise Busy(f"{limits.SURVEYS} such questions are under way here", "let one of them end")
-        self._asking += 1
-        try:
-            own = self._edge.presence.edge
-            names = {node.uid: node.name for node in await self._nodes() if node.uid != own}
-            said = await self._ask(wanted, names) if names else {}
-            self._desk.still(grant)
-            return together({self._edge.name: self._said(wanted), **said}, wanted.limit)
-        finally:
-            self._asking -= 1
+        said = {name: _read(word) for name, word in (await self._surveying.ask(_ASKED, _encode(wanted))).items()}
+        self._desk.still(grant)
+        return together({self._edge.name: self._said(wanted), **said}, wanted.limit)
 
-    async def _ask(self, wanted: Wanted, names: dict[str, str]) -> dict[str, Said | None]:
-        """Return what each of the others says, by its name; None for who says nothing in time."""
-        survey, log, loop = new_id(), self._edge.log, self._edge.loop
-        until = loop.time() + limits.SURVEY_WITHIN
-        asked = _Survey(survey, self._edge.presence.edge, wanted)
-        await log.control.announce(Notice(_ASKED, msgspec.json.encode(asked)))
-        said: dict[str, Said | None] = dict.fromkeys(names.values())
-        silent = list(names)
-        while silent:
-            late = loop.time() >= until
-            for edge, word in zip(silent, await log.surveys.take(survey, silent), strict=True):
-                said[names[edge]] = _read(word)
-            silent = [edge for edge in silent if said[names[edge]] is None]
-            if late:
-                break
-            await asyncio.sleep(limits.SURVEY_LOOK)
-        return said
-
-    # --- what every edge hears ---
-
-    def _hear(self, data: bytes) -> None:
-        asked = msgspec.json.decode(data, type=_Survey)
-        if asked.by != self._edge.presence.edge and self._answering < limits.SURVEY_ANSWERS:
-            # Counted here: who was away reads many at once, and none of the tasks has begun.
-            self._answering += 1
-            self._edge.spawn(self._answer(asked), f"survey-{asked.id}")
-
-    async def _answer(self, asked: _Survey) -> None:
-        try:
-            word = msgspec.json.encode(self._said(asked.wanted))
-            await self._edge.log.surveys.answer(asked.id, self._edge.presence.edge, word)
-        except GatewayError as e:
-            _log.info("this edge could not say who is connected: %s", e)  # it is named as missing
-        finally:
-            self._answering -= 1
+    async def _answer(self, asked: bytes) -> bytes:
+        return _encode(self._said(msgspec.json.decode(asked, type=Wanted)))
 
     # --- who is here ---
 

@@ -315,6 +315,7 @@ def _api() -> Iterator[Operation]:
         "presence": ("Who watches a channel.", Reply[PresenceResult]),
         "presence_stats": ("How many watch a channel.", Reply[PresenceStatsResult]),
         "history": ("What was published to a channel.", Reply[HistoryResult]),
+        "channels": ("Which channels have subscribers, on every edge, and how many.", Reply[api.Counts]),
         "info": ("The edges that live.", Reply[api.Nodes]),
     }
     called = [(name, says, api.REQUESTS[name], result) for name, (says, result) in results.items()]

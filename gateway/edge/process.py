@@ -97,7 +97,7 @@ class Edge(Shared):
         self._held: set[Held] = set()
         self._servers = Servers(self, self._clients, self._held)
         self.server = self._servers.server
-        self._connections = Connections(self.desk, self, self._clients, self._held, self._servers.tell)
+        self._connections = Connections(self.desk, self, self._clients, self._held, self._servers.surveying)
         self._draining = False
         #: Where it listens, once it does.
         self.port = 0

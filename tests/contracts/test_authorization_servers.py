@@ -27,6 +27,7 @@ PUBLISH, BROADCAST, HISTORY, PRESENCE, STATS = (
     f"API {name}" for name in ("publish", "broadcast", "history", "presence", "presence_stats")
 )
 DOOR, GIVE, GIVEN, TOKEN = "the API's door", "API subscribe", "what a server gave", "subscription token"
+CHANNELS = "API channels"
 #: Whom servers subscribe.
 TARGETS: tuple[Who, ...] = (("user", "alice"), ("user", "bob"), ("device", "7"))
 SERVERS = ("service", "operator")
@@ -90,6 +91,12 @@ async def giving(
             for who, one in targets.items():
                 want = {topic for topic in topics if given(server, who, topic)}
                 await eventually(lambda one=one, want=want: want <= channels(one, "subscribe"), within=60)
+            # Of channels that somebody has, a server hears of those that it may read itself.
+            answer = (await http.post("/api/channels", json={})).json()
+            listed = answer["result"]["channels"] if "result" in answer else {}
+            for topic in {topic for one in targets.values() for topic in channels(one, "subscribe")}:
+                may = server[0] in SERVERS and allowed(server, topic, 0)
+                matrix.cell(CHANNELS, server, topic, topic in listed, may)
             await seed(log, declared, f"given by {server}")
             for who, one in targets.items():
                 want = {topic for topic in topics if given(server, who, topic)}
@@ -136,7 +143,7 @@ PLACES = ["o/nobody", "o/users", "o/devices", "o/services", "o/operators", "u/bo
 
 def anybody_is_a_server(patch: pytest.MonkeyPatch) -> None:
     def server(self: Any, key: str) -> Any:
-        return api._Server(self._edge, self._edge.admit(key).principal, self.tell)
+        return api._Server(self._edge, self._edge.admit(key).principal, self.tell, self.surveying)
 
     patch.setattr(api.Servers, "server", server)
 
@@ -160,8 +167,8 @@ def every_key_opens_everything(patch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("broken", "columns"),
     [
-        (anybody_is_a_server, {DOOR, PUBLISH, BROADCAST, HISTORY, PRESENCE, STATS, GIVE, GIVEN}),
-        (a_key_may_everything, {PUBLISH, BROADCAST, HISTORY, PRESENCE, STATS, GIVE, GIVEN, TOKEN}),
+        (anybody_is_a_server, {DOOR, PUBLISH, BROADCAST, HISTORY, PRESENCE, STATS, GIVE, GIVEN, CHANNELS}),
+        (a_key_may_everything, {PUBLISH, BROADCAST, HISTORY, PRESENCE, STATS, GIVE, GIVEN, CHANNELS, TOKEN}),
         (a_server_overrules_a_deny, {GIVEN, TOKEN}),
         (every_key_opens_everything, {TOKEN}),
     ],

@@ -229,7 +229,7 @@ async def test_an_edge_that_says_nothing_or_nothing_known_is_named(
         for uid, name in (("silent", "edge-silent"), ("foreign", "edge-foreign")):
             node = Node(uid, name, "0", 1, 1, 1, 1, 1)
             await edge.log.edges.tell(uid, msgspec.json.encode(node))
-        monkeypatch.setattr("gateway.edge.connections.new_id", lambda: "the-survey")
+        monkeypatch.setattr("gateway.edge.surveying.new_id", lambda: "the-survey")
         await edge.log.surveys.answer("the-survey", "foreign", b'{"of": "another version"}')
         found = await listed(http)
         assert found["missing"] == ["edge-foreign", "edge-silent"]
@@ -255,11 +255,11 @@ async def test_who_is_revoked_while_edges_are_asked_hears_nothing(
     edge: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(limits, "SURVEY_WITHIN", 60.0)
-    monkeypatch.setattr("gateway.edge.connections.new_id", lambda: "the-survey")
+    monkeypatch.setattr("gateway.edge.surveying.new_id", lambda: "the-survey")
     await edge.log.edges.tell("silent", msgspec.json.encode(Node("silent", "edge-silent", "0", 1, 1, 1, 1, 1)))
     async with door(edge) as http:
         asking = asyncio.create_task(http.get("/connections"), name="asking")
-        await eventually(lambda: edge.edge._connections._asking == 1)
+        await eventually(lambda: edge.edge._connections._surveying._asking == 1)
         await revoke(edge.log.control, "sub", "operator:root", 60, "test")
         await eventually(lambda: len(edge.edge.revocations) == 1)
         await edge.log.surveys.answer("the-survey", "silent", msgspec.json.encode(Said([], 0)))

@@ -10,9 +10,11 @@ from typing import Any
 
 import cent
 import httpx
+import msgspec
 import pytest
 
 from gateway import limits
+from gateway.adapters.http_api import Node
 from gateway.adapters.log import Notice
 from gateway.adapters.tokens import Verifier
 from gateway.settings import Settings
@@ -117,6 +119,48 @@ async def test_presence_of_all_edges(one: Running, other: Running, api: cent.Asy
         assert refused.value.code == 108
 
 
+async def test_channels_of_all_edges(
+    one: Running, other: Running, api: cent.AsyncClient, key: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with client(one.ws, token("alice")) as alice, client(other.ws, token("bob")) as bob:
+        for who, channels in ((alice, [LOBBY, "lobby/2", "lobby/+"]), (bob, [LOBBY, "hidden/1"])):
+            for channel in channels:
+                assert "subscribe" in await who.ask("subscribe", channel=channel)
+
+        async def counts(**asked: Any) -> dict[str, int]:
+            found = await api.channels(cent.ChannelsRequest(**asked))
+            return {channel: of.num_clients for channel, of in found.channels.items()}
+
+        await eventually(lambda: _both_live(api))
+        mine = {LOBBY: 2, "lobby/2": 1, "lobby/+": 1}
+        # Of a topic that the key may not read it does not hear.
+        assert await counts() == await counts(pattern="lobby/+") == await counts(pattern="#") == mine
+        assert await counts(pattern="lobby/2") == {"lobby/2": 1, "lobby/+": 1}
+        assert await counts(pattern="files/#") == {}
+        await bob.ask("unsubscribe", channel=LOBBY)
+        assert await counts(pattern=LOBBY) == {LOBBY: 1, "lobby/+": 1}
+        for pattern, code in (("lobby/#/1", 107), ("", 107), (7, 107)):
+            answered = (await raw(one, "channels", {"pattern": pattern}, key)).json()
+            assert answered["error"]["code"] == code, answered
+        monkeypatch.setattr(limits, "API_CHANNELS", 2)
+        assert (await raw(one, "channels", {}, key)).json()["error"]["code"] == 106
+
+
+async def _both_live(api: cent.AsyncClient) -> bool:
+    return len((await api.info(cent.InfoRequest())).nodes) == 2
+
+
+async def test_channels_of_an_edge_that_says_nothing_are_not_guessed(
+    one: Running, api: cent.AsyncClient, key: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "SURVEY_WITHIN", 0.2)
+    node = Node("silent", "somewhere:1", "0", 0, 0, 0, 0, 0)
+    await one.log.edges.tell("silent", msgspec.json.encode(node))
+    answered = (await raw(one, "channels", {}, key)).json()
+    assert answered["error"]["code"] == 100
+    assert "edge somewhere:1 does not say" in answered["error"]["message"]
+
+
 async def test_info_names_every_edge(one: Running, other: Running, api: cent.AsyncClient) -> None:
     async with client(one.ws, token("alice")) as alice:
         await watching(alice)
@@ -204,7 +248,7 @@ async def test_a_subscription_on_its_way_is_ended_too(one: Running) -> None:
 
 
 async def test_foreign_notices_are_harmless(one: Running, key: str) -> None:
-    for kind in ("subscribe", "refresh", "unsubscribe", "disconnect", "tomorrow"):
+    for kind in ("subscribe", "refresh", "unsubscribe", "disconnect", "channels", "tomorrow"):
         await one.log.control.announce(Notice(kind, b"\xff{"))
         await one.log.control.announce(Notice(kind, b"{}"))
     await one.log._links.own.ask("HSET", "{gateway}:edges", "foreign", "9999999999999 {}", "strange", "what")
@@ -232,7 +276,13 @@ async def test_a_batch(one: Running, key: str, api: cent.AsyncClient) -> None:
     ).replies
     assert isinstance(replies[1], cent.HistoryResult)
     assert [p.data for p in replies[1].publications] == [1]
-    commands = [{"publish": {"channel": "no", "data": 1}}, {"channels": {}}, {}, {"a": {}, "b": {}}, {"batch": {}}]
+    commands = [
+        {"publish": {"channel": "no", "data": 1}},
+        {"history_remove": {}},
+        {},
+        {"a": {}, "b": {}},
+        {"batch": {}},
+    ]
     answer = (await raw(one, "batch", {"commands": commands}, key)).json()
     assert [reply["error"]["code"] for reply in answer["replies"]] == [102, 108, 107, 107, 108]
     many = await raw(one, "batch", {"commands": [{}] * (limits.API_COMMANDS + 1)}, key)
@@ -265,8 +315,7 @@ REFUSED: dict[str, tuple[str, Any, int]] = {
     "a code of its own": ("disconnect", {"user": "alice", "disconnect": {"code": 1000, "reason": ""}}, 107),
     "a long reason": ("disconnect", {"user": "alice", "disconnect": {"code": 4000, "reason": "é" * 62}}, 107),
     "no position": ("history", {"channel": LOBBY, "since": {"epoch": "?", "offset": 1}}, 112),
-    "not offered": ("channels", {}, 108),
-    "not offered either": ("history_remove", {"channel": LOBBY}, 108),
+    "not offered": ("history_remove", {"channel": LOBBY}, 108),
     "not one session of a user": ("unsubscribe", {"user": "alice", "channel": LOBBY, "session": "s"}, 107),
     "not one session either": ("disconnect", {"user": "alice", "session": "s"}, 107),
     "nobody to subscribe": ("subscribe", {"user": "", "channel": LOBBY}, 107),

@@ -129,6 +129,13 @@ def test_who_left_gets_nothing_and_a_filter_nobody_wants_is_forgotten() -> None:
     assert fanout.encoded == 2
 
 
+def test_it_counts_who_has_which_filter() -> None:
+    fanout, one, other = Fanout(), Sink(), Sink()
+    for filter, codec, encode, sink in (("a/1", "json", JSON, one), ("a/1", "sse", SSE, other), ("#", "sse", SSE, one)):
+        fanout.join(filter, P, codec, encode, sink)
+    assert {interest.filter: interest.count for interest in fanout.interests()} == {"a/1": 2, "#": 1}
+
+
 def test_it_knows_whom_a_partition_serves() -> None:
     fanout, one, other = Fanout(), Sink(), Sink()
     fanout.join("a/1", frozenset({"a.0"}), "json", JSON, one)
