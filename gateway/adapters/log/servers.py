@@ -169,24 +169,26 @@ class Servers:
     async def _ask(self) -> None:
         """Ask all nodes at once, those that are known and those of the url.
 
-        The first that sees a whole cluster is believed; a node that was cut off, or lost another, only where all do
-        not. Raises why nobody says, within `limits.LOG_CONNECT_WITHIN`.
+        The first that sees a whole cluster is believed; a node that was cut off, or lost another, where no better one
+        speaks within `limits.LOG_CONNECT_WITHIN` of it. Raises why nobody says.
         """
         known = dict.fromkeys((*(node for _, _, node in self._nodes), *self._seeds))
         asked = [asyncio.create_task(_said(node), name=f"slots by {node.place}") for node in known]
         why: list[GatewayError] = []
         found: _Said | None = None
         try:
-            for one in asyncio.as_completed(asked):
-                try:
-                    said = await one
-                except GatewayError as error:
-                    why.append(error)
-                    continue
-                if said.clustered or not self.clustered:  # one that is alone now was taken out of the cluster
-                    found = said if found is None or said.whole else found
-                if found is not None and (found.whole or not found.clustered):
+            waiting = set(asked)
+            while waiting and not (found is not None and (found.whole or not found.clustered)):
+                patience = None if found is None else limits.LOG_CONNECT_WITHIN
+                done, waiting = await asyncio.wait(waiting, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
+                if not done:
                     break
+                for task in done:
+                    said = task.result()
+                    if isinstance(said, GatewayError):
+                        why.append(said)
+                    elif said.clustered or not self.clustered:  # one that is alone now was taken out of the cluster
+                        found = said if found is None or said.whole else found
         finally:
             for task in asked:
                 task.cancel()
@@ -238,9 +240,16 @@ class _Said(msgspec.Struct, frozen=True):
     ranges: list[tuple[int, int, Address]] = []
 
 
-async def _said(node: Address) -> _Said:
+async def _said(node: Address) -> _Said | GatewayError:
     try:
-        async with asyncio.timeout(limits.LOG_CONNECT_WITHIN):
+        return await _asked(node)
+    except GatewayError as error:
+        return error
+
+
+async def _asked(node: Address) -> _Said:
+    try:
+        async with asyncio.timeout(limits.LOG_CONNECT_WITHIN + limits.LOG_REPLY_WITHIN):
             wire = await connected(msgspec.structs.replace(node, database=0))
             try:
                 (info,) = await wire.call(pack("INFO", "cluster"))
