@@ -7,6 +7,7 @@ and a warning tells. What fails on a machine that goes on fails.
 
 from __future__ import annotations
 
+import gc
 import os
 import tempfile
 import threading
@@ -19,6 +20,8 @@ from _pytest.runner import runtestprotocol
 #: Seconds of standing still in which a failure proves nothing: below the shortest lease and timeout of the product.
 LONG = 1.0
 _STEP = 0.05
+#: Tests after which what is still alive is looked at by no collection any more.
+_FREEZE_EVERY = 20
 
 
 class StoodStill(pytest.PytestWarning):
@@ -30,6 +33,8 @@ class Witness(threading.Thread):
 
     def __init__(self) -> None:
         super().__init__(name="witness", daemon=True)
+        self._collecting = 0.0
+        gc.callbacks.append(self._collected)
         #: The longest in seconds, and of what, since `begin`.
         self.longest, self.what = 0.0, ""
 
@@ -48,8 +53,14 @@ class Witness(threading.Thread):
                 os.fsync(file.fileno())
                 self._note("the disk did not write", time.monotonic() - slept)
 
+    def _collected(self, phase: str, info: dict[str, int]) -> None:
+        if phase == "start":
+            self._collecting = time.monotonic()
+        else:
+            self._note("garbage was collected", time.monotonic() - self._collecting)
+
     def _note(self, what: str, seconds: float) -> None:
-        if seconds > self.longest:
+        if seconds > 1.2 * self.longest:  # the first name of the same pause is the nearest
             self.longest, self.what = seconds, what
 
     def __str__(self) -> str:
@@ -62,6 +73,7 @@ class Plugin:
     def __init__(self) -> None:
         self._witness = Witness()
         self._witness.start()
+        self._tests = 0
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_protocol(self, item: pytest.Item, nextitem: pytest.Item | None) -> bool:
@@ -78,6 +90,12 @@ class Plugin:
                 said.addsection("the machine", f"at worst {self._witness}")
             item.ihook.pytest_runtest_logreport(report=report)
         item.ihook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
+        self._tests += 1
+        if self._tests % _FREEZE_EVERY == 0:
+            # What thousands of tests leave behind would be looked through again and again, for seconds, with the
+            # gateways of the test standing still.
+            gc.collect()
+            gc.freeze()
         return True
 
 

@@ -6,6 +6,7 @@ import asyncio
 import json
 import math
 import re
+import secrets
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
@@ -301,7 +302,7 @@ async def test_cut_and_back_the_line_has_no_hole_and_the_page_said_so(fleet: Fle
 async def test_a_hidden_tab_draws_nothing_and_what_came_is_drawn_at_once(
     fleet: Fleet, browser: Browser, view: str
 ) -> None:
-    name = f"busy-{view}"
+    name = f"busy-{view}-{secrets.token_hex(2)}"
     await register(fleet, name)
     begin = now() - MINUTE
     await send(fleet, name, reading(0, begin, temp=20))
