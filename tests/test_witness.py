@@ -13,12 +13,15 @@ from tests.servers import eventually
 
 #: Fails the first time, after a while; by then its process may have stood still.
 _TEST = """
-import os, time
-def test_it():
+import os, time, pytest
+@pytest.fixture(scope="module")
+def been():
     first = not os.path.exists("been")
     open("been", "w").close()
     time.sleep(0.5)
     assert not first
+def test_it(been): pass
+def test_again(been): pass
 def test_that_fails():
     time.sleep(0.2)
     assert 0, "always"
@@ -44,7 +47,7 @@ async def test_what_fails_on_a_machine_that_stands_still_runs_again(tmp_path: Pa
     await asyncio.sleep(1.5)
     asked.send_signal(signal.SIGCONT)
     said = asked.communicate(timeout=30)[0]
-    assert "1 failed, 1 passed, 1 warning" in said
+    assert "1 failed, 2 passed, 1 warning" in said
     assert "StoodStill: it failed while " in said
     assert "FAILED test_it.py::test_that_fails" in said
 

@@ -12,6 +12,7 @@ import os
 import tempfile
 import threading
 import time
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -82,6 +83,8 @@ class Plugin:
         reports = runtestprotocol(item, log=False, nextitem=nextitem)
         if any(report.failed for report in reports) and self._witness.longest > LONG:
             item.warn(StoodStill(f"it failed while {self._witness}, and runs again: {_why(reports)}"))
+            with suppress(Exception):  # what failed to end is gone with this process
+                item.session._setupstate.teardown_exact(None)  # fixtures that others share may have failed too
             self._witness.begin()
             reports = runtestprotocol(item, log=False, nextitem=nextitem)
         for report in reports:

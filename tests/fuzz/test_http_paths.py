@@ -185,7 +185,7 @@ def hold(operation: Any, mode: GenerationMode, at: str, who: Mapping[str, str]) 
                 **case.as_transport_kwargs(base_url=at, headers=who), stream=True, timeout=HANG
             ) as answered:
                 if again and answered.status_code == 503:  # as a client does, who reads Retry-After
-                    time.sleep(float(answered.headers["Retry-After"]))
+                    time.sleep(float(answered.headers.get("Retry-After", "1")))
                     continue
                 judge(case, answered)
                 return

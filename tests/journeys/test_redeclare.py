@@ -127,8 +127,13 @@ async def test_a_stream_ends_with_its_right(log_server: str) -> None:
 
 async def test_a_subscription_on_its_way_is_decided_again(log_server: str) -> None:
     """However far it came: after the change nothing reaches who may not, and every command is answered."""
-    async with running_edge(log_server) as edge, client(edge.ws, token("bob")) as bob:
+    async with (
+        running_edge(log_server) as edge,
+        client(edge.ws, token("bob")) as bob,
+        client(edge.ws, token("alice")) as alice,
+    ):
         await bob.ask("subscribe", channel=END)
+        await alice.ask("subscribe", channel=ROOM)
         for turns in range(25):
             asked = asyncio.create_task(bob.ask("subscribe", channel=ROOM))
             for _ in range(turns):
@@ -138,6 +143,8 @@ async def test_a_subscription_on_its_way_is_decided_again(log_server: str) -> No
             before = len(left(bob))
             assert await says(edge, f"secret {turns}") == 201
             assert (await bob.ask("subscribe", channel=ROOM))["error"]["code"] == 103, (turns, reply, before)
+            # It has passed: what the edge reads after this change he may have.
+            await eventually(lambda turns=turns: heard(alice)[-1:] == [f"secret {turns}"])
             redeclare(edge, TOPICS)
         assert await says(edge, "end", END) == 201
         await eventually(lambda: heard(bob))

@@ -9,7 +9,7 @@ import pytest
 import pytest_asyncio
 from playwright.async_api import Browser, Page, expect
 
-from tests.gateways import running_edge, token
+from tests.gateways import client, running_edge, token
 from tests.servers import eventually, stream_server
 from tests.web.browser import COLOURS, REBOUND, SIZES, chromium, tab
 from tests.web.stage import OPERATOR, Shop, shop
@@ -106,6 +106,42 @@ async def test_dead_letters_are_mended_replayed_and_dropped(stage: Shop, browser
         await expect(page.get_by_text("No dead letter")).to_be_visible()
         complained = [text for text in one.complaints if "422" not in text]  # the payload that was refused
         assert complained == []
+
+
+async def test_who_is_connected_is_seen_and_sent_away(stage: Shop, browser: Browser) -> None:
+    async with (
+        client(stage.edge.ws, token("alice")) as alice,
+        client(stage.edge.ws, token("operator:x")) as other,
+        tab(browser) as one,
+    ):
+        assert "subscribe" in await alice.ask("subscribe", channel="rooms/1/messages")
+        page = one.page
+        await at(page, stage, "Connections")
+        rows = page.get_by_role("row").filter(has=page.get_by_role("button", name="Close"))
+        await expect(rows).to_have_count(2)
+        await page.get_by_label("Who hear the topic").fill("rooms/1/messages")
+        await page.get_by_role("button", name="Find").click()
+        await expect(rows).to_have_count(1)
+        await expect(rows).to_contain_text("user:alice")
+        await expect(rows.get_by_role("cell").nth(3)).to_have_text("1")
+        await page.get_by_label("slow alone").check()
+        await page.get_by_role("button", name="Find").click()
+        await expect(page.get_by_text("Nobody is connected of whom you asked")).to_be_visible()
+        await page.get_by_label("slow alone").uncheck()
+        await page.get_by_label("Who hear the topic").fill("")
+        await page.get_by_role("button", name="Find").click()
+        await expect(rows).to_have_count(2)
+        # Whoever calls himself by another's kind is sent away as himself.
+        for user, closed in (("user:alice", alice), ("user:operator:x", other)):
+            row = rows.filter(has_text=user)
+            page.once("dialog", lambda asked: asked.dismiss())
+            await row.get_by_role("button", name="Close").click()
+            assert closed.close_code is None
+            page.once("dialog", lambda asked: asked.accept())
+            await row.get_by_role("button", name="Close").click()
+            assert await closed.closed() == 3503
+            await expect(row).to_have_count(0)
+        assert one.complaints == []
 
 
 async def test_the_live_tail_shows_filters_and_rests(stage: Shop, browser: Browser) -> None:
@@ -249,7 +285,7 @@ async def test_axe_finds_nothing_by_day_and_by_night(stage: Shop, browser: Brows
 
     await eventually(buried)
     for colours in COLOURS:
-        async with tab(browser, size, colours) as one:
+        async with client(stage.edge.ws, token("alice")), tab(browser, size, colours) as one:
             page = one.page
             await page.goto(f"{stage.edge.http}/console/")
             await expect(page.get_by_label("Token")).to_be_visible()
@@ -258,6 +294,9 @@ async def test_axe_finds_nothing_by_day_and_by_night(stage: Shop, browser: Brows
             await expect(page.get_by_role("row", name="shop.stock")).to_be_visible()
             await expect(page.get_by_role("row", name="edge-")).to_be_visible()
             await one.accessible("services")
+            await page.get_by_role("link", name="Connections").click()
+            await expect(page.get_by_role("row", name="user:alice")).to_be_visible()
+            await one.accessible("connections")
             await page.get_by_role("link", name="Dead letters").click()
             await page.get_by_label("all").check()
             await one.accessible("letters")
