@@ -67,8 +67,8 @@ function Filter({ again }: { again: () => Promise<void> }) {
   };
   return html`<form class="filter" role="search" aria-label="Connections" onSubmit=${find}>
     <label>User <input name="user" placeholder="e.g. alice, device:7" /></label>
-    <label>Who hear the topic <input name="topic" placeholder="e.g. rooms/1/messages" /></label>
-    <label class="tick"><input type="checkbox" name="slow" value="true" /> slow alone</label>
+    <label>Topic that they hear <input name="topic" placeholder="e.g. rooms/1/messages" /></label>
+    <label class="tick"><input type="checkbox" name="slow" value="true" /> slow ones only</label>
     <button type="submit">Find</button>
   </form>`;
 }
