@@ -14,7 +14,7 @@ import pytest
 
 from gateway.adapters import embedded
 from gateway.adapters.child import Plan, Server
-from gateway.errors import ServerMissing
+from gateway.errors import ServerMissing, Unavailable
 
 #: The bridge's account on the brokers of the tests, and one device.
 GATEWAY, GATEWAY_PASSWORD = "gateway", "a gateway of the tests"
@@ -31,17 +31,21 @@ Condition = Callable[[], object] | Callable[[], Awaitable[object]]
 async def eventually(condition: Condition, within: float = 30.0) -> None:
     """Wait until ``condition()`` is true, asked every 5 ms; fails after ``within`` seconds, naming the condition.
 
-    ``within`` is a guard against hanging, not a promise about speed.
+    ``within`` is a guard against hanging, not a promise about speed. What answers `Unavailable` is asked again.
     """
     give_up = time.monotonic() + within
     while True:
-        answer = condition()
-        if inspect.isawaitable(answer):
-            answer = await answer
-        if answer:
-            return
+        why = ""
+        try:
+            answer = condition()
+            if inspect.isawaitable(answer):
+                answer = await answer
+            if answer:
+                return
+        except Unavailable as error:
+            why = f" ({error})"
         if time.monotonic() > give_up:
-            pytest.fail(f"not true within {within} s: {inspect.getsource(condition).strip()}")
+            pytest.fail(f"not true within {within} s{why}: {inspect.getsource(condition).strip()}")
         await asyncio.sleep(0.005)
 
 

@@ -19,7 +19,8 @@ from gateway.core.event import Event, Meta
 from gateway.errors import Misconfigured, Unavailable
 from gateway.sql import find, upsert
 from gateway.store import Outgoing, Reading, Seen, Store
-from tests.databases import KINDS, NewDatabase
+from tests import databases
+from tests.databases import KINDS, NewDatabase, postgres
 from tests.servers import eventually
 
 TABLES = sa.MetaData()
@@ -218,6 +219,29 @@ async def test_what_was_handled_is_forgotten_a_page_at_a_time(new_database: NewD
         assert await store.purge(3600) == 0
         assert await store.purge(-3600) == limits.PURGE_PAGE
         assert await store.purge(-3600) == 1
+
+
+async def test_a_server_that_dies_is_named_and_forgotten() -> None:
+    with postgres() as server:
+        async with opened(await asyncio.to_thread(databases.new_database, server, "dies")) as store:
+
+            async def empty() -> bool:
+                return await skus(store) == []
+
+            reading = store.read()
+            db, given_up, kept = await reading.__aenter__(), await store.begin(), await store.begin()
+            assert await db.scalar(sa.select(1)) == await given_up.scalar(sa.select(1)) == 1
+            await put(kept, "tea")
+            await asyncio.to_thread(server.kill)
+            await reading.__aexit__(None, None, None)  # what was read is read
+            await given_up.rollback()
+            with pytest.raises(Unavailable):
+                await kept.commit()
+            await asyncio.to_thread(server.start)
+            await eventually(empty, within=60)
+            held = [await store.begin() for _ in range(limits.DATABASE_CONNECTIONS)]  # no place is lost
+            for one in held:
+                await one.rollback()
 
 
 async def test_several_processes_start_at_once(new_database: NewDatabase) -> None:

@@ -83,7 +83,7 @@ class PostgresStore:
             try:
                 await connection.begin()
             except BaseException:
-                await connection.close()
+                await _give_back(connection)
                 raise
         return PostgresWork(connection)
 
@@ -94,7 +94,7 @@ class PostgresStore:
         try:
             yield _Statements(connection)
         finally:
-            await connection.close()
+            await _give_back(connection)
 
     async def seen(self, group: str, ids: Sequence[str]) -> set[str]:
         async with self.read() as db:
@@ -159,11 +159,20 @@ class PostgresWork(_Statements):
             with typed():
                 await self._connection.commit()
         finally:
-            await self._connection.close()
+            await _give_back(self._connection)
 
     async def rollback(self) -> None:
-        # Closing gives the connection back, and the pool rolls it back; a broken one it throws away.
-        await self._connection.close()
+        await _give_back(self._connection)
+
+
+async def _give_back(connection: AsyncConnection) -> None:
+    """To the pool, rolled back; where the server is gone there is nothing to roll back, and the pool forgets it."""
+    try:
+        await connection.close()
+    except (DBAPIError, OSError, TimeoutError):
+        if not connection.closed:
+            await connection.invalidate()
+            await connection.close()
 
 
 @contextmanager
