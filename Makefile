@@ -15,7 +15,7 @@ TYPED := $(sort $(dir $(wildcard gateway/*.py accounts/*.py chat/*.py devices/*.
 # What the applications decide without waiting.
 PURE := accounts.families accounts.forms accounts.throttle chat.rules $(subst /,.,$(patsubst %.py,%,$(wildcard devices/*/rules.py ecommerce/*/rules.py)))
 PURE += devices.readings devices.analytics.windows devices.storage.rollup
-DECISIONS := $(wildcard tests/*/test_decisions.py) tests/devices/test_readings.py tests/devices/test_alert_rules.py
+DECISIONS := $(wildcard tests/*/test_decisions.py) tests/devices/test_readings.py tests/devices/test_alert_rules.py tests/devices/test_shadow_rules.py
 PYTEST_ARGS ?=
 # Most of a test's time is waiting for servers, so two files at a time; one is easier to follow: make test AT_ONCE=0
 AT_ONCE ?= 2
@@ -50,7 +50,7 @@ check: $(VENV)/.dev $(WEB)
 test: setup system
 	$(BIN)/python -m pytest tests/gateway/core --cov=gateway.core --cov-branch --cov-report=term-missing:skip-covered --cov-fail-under=100 $(PYTEST_ARGS)
 	$(BIN)/python -m pytest $(DECISIONS) $(PURE:%=--cov=%) --cov-branch --cov-report=term-missing:skip-covered --cov-fail-under=100 $(PYTEST_ARGS)
-	$(BIN)/python -m pytest --ignore=tests/gateway/core -n $(AT_ONCE) --dist loadfile $(PYTEST_ARGS)
+	$(BIN)/python -m pytest --ignore=tests/gateway/core -n $(AT_ONCE) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 run: $(VENV)/.run pages
 	@exec $(BIN)/gateway up --demo

@@ -21,7 +21,7 @@ from gateway.adapters.log import GroupState
 from gateway.errors import ServerMissing
 
 _METHOD = (
-    "`gateway up` with devices: log server, Mosquitto, bridge, edge, and a worker of each of four services, each with "
+    "`gateway up` with devices: log server, Mosquitto, bridge, edge, and a worker of each of five services, each with "
     "a SQLite file (WAL, `synchronous=FULL`), on both cores; {devices} devices, each an MQTT connection of one process "
     "on one of them, say {readings} readings of {values} values each, QoS 1, 20 of a device under way until "
     "acknowledged. One rule is about each device; the value passes its threshold every {half} readings. From the first "

@@ -59,6 +59,27 @@ def delete(device: Name, url: Url = HERE, token_file: Token = None) -> None:
     _asked("DELETE", f"/{device}", url, token_file)
 
 
+def shadow(device: Name, url: Url = HERE, token_file: Token = None) -> None:
+    """Show what is wanted of a device, what it says of itself, and the difference."""
+    said = _asked("GET", f"/{device}", url, token_file, of="shadow")
+    print(msgspec.json.format(msgspec.json.encode(said)).decode())  # noqa: T201 - it answers on standard output
+
+
+def want(
+    device: Name,
+    settings: Annotated[str, typer.Argument(help='A JSON merge patch: {"every": 5}; null takes a setting away.')],
+    url: Url = HERE,
+    token_file: Token = None,
+) -> None:
+    """Say how a device is to be set: it is told at once, or when it is back."""
+    try:
+        desired = msgspec.json.decode(settings, type=dict[str, Any])
+    except msgspec.MsgspecError as error:
+        raise typer.BadParameter(str(error), param_hint="SETTINGS") from None
+    said = _asked("PATCH", f"/{device}", url, token_file, {"desired": desired}, of="shadow")
+    print(msgspec.json.encode(said["delta"]).decode())  # noqa: T201 - it answers on standard output
+
+
 def simulate(
     accounts: Annotated[Path, typer.Argument(help="A JSON file of names and passwords; who is missing is created.")],
     broker: Annotated[str, typer.Option(help="mqtt://HOST:PORT")] = "mqtt://127.0.0.1:1883",
@@ -133,14 +154,16 @@ def _accounts(file: Path, names: list[str], url: str, token_file: Path | None) -
     return {name: known[name] for name in names}
 
 
-def _asked(method: str, path: str, url: str, token_file: Path | None, body: object = None) -> Any:
+def _asked(
+    method: str, path: str, url: str, token_file: Path | None, body: object = None, *, of: str = "registry"
+) -> Any:
     made = Path(os.environ.get("GATEWAY_DATA") or ".gateway") / "operator.token"
     token = "" if token_file else os.environ.get("GATEWAY_TOKEN", "")
     if not token and (token_file or made).is_file():
         token = (token_file or made).read_text().strip()
     if not token:
         raise typer.BadParameter("an operator's token is needed", param_hint="--token-file, GATEWAY_TOKEN")
-    at, headers = url + "/devices/registry" + path, {"authorization": f"Bearer {token}"}
+    at, headers = f"{url}/devices/{of}{path}", {"authorization": f"Bearer {token}"}
     try:
         answer = httpx.request(method, at, json=body, headers=headers, timeout=30, trust_env=False)
         said: Any = answer.json() if answer.content else None

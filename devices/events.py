@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 import msgspec
 
@@ -86,3 +86,35 @@ class Alert(msgspec.Struct, frozen=True):
     severity: str = ""
     #: Why it is over where nothing was measured that ends it.
     reason: Literal["", "rule changed", "rule removed", "device suspended", "device deleted"] = ""
+
+
+class Document(msgspec.Struct, frozen=True):
+    """A device's shadow after each change: what is wanted of it, and what it says of itself."""
+
+    version: int
+    desired: dict[str, Any]
+    reported: dict[str, Any]
+
+
+class Delta(msgspec.Struct, frozen=True):
+    """What is wanted of a device and is not so yet; nothing where it is in sync."""
+
+    version: int
+    state: dict[str, Any]
+
+
+class Accepted(msgspec.Struct, frozen=True):
+    """An update of a shadow was taken, or was right already."""
+
+    version: int
+    token: str
+
+
+class Rejected(msgspec.Struct, frozen=True):
+    """An update of a shadow was not taken; the same one never will be."""
+
+    code: Literal["bad_update", "version_conflict", "too_large"]
+    error: str
+    token: str
+    #: That there is; None where it was not looked at.
+    version: int | None = None

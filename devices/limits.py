@@ -62,6 +62,10 @@ ASK_WITHIN: Final = 10.0
 #: Characters of a comment. → 422
 TEXT_MOST: Final = 500
 
+#: Both parts of a shadow as JSON, and its levels of objects and arrays: settings, no files. → rejected, 422
+SHADOW_BYTES: Final = 32_768
+SHADOW_DEPTH: Final = 8
+
 #: Devices of one registry: what one broker's password file holds. → 422
 DEVICES_MOST: Final = 10_000
 #: Random bytes of a device's password: as many as nobody guesses.
@@ -75,6 +79,8 @@ LOCK_LOOK: Final = 0.05
 
 #: Devices of one simulation: file descriptors of one process. → refused
 SIMULATED_MOST: Final = 5_000
+#: Seconds between two readings that a simulated device can be set to. → it stays as it was
+SIMULATED_EVERY: Final = (0.1, 3_600.0)
 #: Messages of a simulated device that wait while it is cut off. → the newest is lost, which shows as a gap
 SIMULATED_WAITING: Final = 600
 #: Readings that a simulated device keeps back for one late batch.

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import heapq
+import itertools
 import random
 import resource
 import selectors
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 import paho.mqtt.client as mqtt
+from msgspec import UNSET, UnsetType
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 
 from devices import limits
@@ -41,9 +43,31 @@ class Plan(msgspec.Struct, frozen=True):
     seed: int = 1
 
 
+class _Wanted(msgspec.Struct):
+    """Settings of a simulated device: seconds between two readings."""
+
+    every: Annotated[float, msgspec.Meta(ge=limits.SIMULATED_EVERY[0], le=limits.SIMULATED_EVERY[1])] | UnsetType = (
+        UNSET
+    )
+
+
+class _Delta(msgspec.Struct):
+    state: _Wanted
+
+
 class _Device:
-    def __init__(self, name: str, word: str, values: Iterator[Values], plan: Plan, tally: Tally, poll: Any) -> None:
+    def __init__(
+        self,
+        name: str,
+        word: str,
+        values: Iterator[Values],
+        plan: Plan,
+        tally: Tally,
+        poll: Any,
+        wake: Callable[[_Device], None],
+    ) -> None:
         self.left, self._name, self._values, self._tally, self._poll = plan.readings, name, values, tally, poll
+        self.every, self._wake = plan.every, wake
         self._mischief = Mischief(plan.faults, random.Random(f"{plan.seed} {name}"))  # noqa: S311 - faults that can be repeated
         self._boot, self._seq = time.time_ns() // 1_000_000, 0
         self._online, self._again = False, 0.0
@@ -52,7 +76,7 @@ class _Device:
         paho.max_queued_messages_set(limits.SIMULATED_WAITING)
         paho.will_set(f"devices/{name}/status", msgspec.json.encode(self._status("offline")), qos=1, retain=True)
         paho.on_connect, paho.on_disconnect = self._entered, self._left
-        paho.on_publish = self._acknowledged
+        paho.on_publish, paho.on_message = self._acknowledged, self._told
         # The socket comes and goes with the connection; what is to be written waits until it may be.
         paho.on_socket_open = lambda c, d, sock: poll.register(sock, selectors.EVENT_READ, self)
         paho.on_socket_close = lambda c, d, sock: poll.unregister(sock)
@@ -114,6 +138,23 @@ class _Device:
         self._online = True
         self._tally.online += 1
         self._publish("status", self._status("online"), retain=True)
+        self._paho.subscribe(f"devices/{self._name}/shadow/delta", qos=1)
+        self._report()
+
+    def _report(self) -> None:
+        self._publish("shadow/update", {"reported": {"every": self.every}})
+
+    def _told(self, client: mqtt.Client, data: object, message: mqtt.MQTTMessage) -> None:
+        """What it cannot be it does not become, which its shadow shows."""
+        try:
+            every = msgspec.json.decode(message.payload, type=_Delta).state.every
+        except msgspec.MsgspecError:
+            return
+        if every is not UNSET and every != self.every:
+            self.every = every
+            if self.left:
+                self._wake(self)
+            self._report()
 
     def _left(self, client: mqtt.Client, data: object, flags: object, reason: object, properties: object) -> None:
         self._tally.online -= self._online
@@ -122,6 +163,35 @@ class _Device:
     def _acknowledged(self, client: mqtt.Client, data: object, mid: int, reason: Any, properties: object) -> None:
         self._tally.acknowledged += not reason.is_failure
         self._tally.refused += reason.is_failure
+
+
+class _Turns:
+    """Whose reading is due, and when. A device has one turn: the one that was set last."""
+
+    def __init__(self) -> None:
+        self._heap: list[tuple[float, int, _Device]] = []
+        self._set: dict[_Device, float] = {}
+        self._count = itertools.count()
+
+    def set(self, device: _Device, at: float) -> None:
+        self._set[device] = at
+        heapq.heappush(self._heap, (at, next(self._count), device))
+
+    @property
+    def left(self) -> bool:
+        return bool(self._set)
+
+    def of(self, now: float) -> Iterator[tuple[_Device, float]]:
+        """Take the turns that came up to ``now``."""
+        while self._heap and self._heap[0][0] <= now:
+            at, _, device = heapq.heappop(self._heap)
+            if self._set.get(device) == at:
+                del self._set[device]
+                yield device, at
+
+    def pause(self, now: float) -> float:
+        """Return how long there is nothing to send, in seconds: at most a tenth of one."""
+        return max(0.0, min(0.1, self._heap[0][0] - now)) if self._heap else 0.1
 
 
 def run(
@@ -142,30 +212,38 @@ def run(
     wanted = len(accounts) + 256
     if soft < wanted:
         resource.setrlimit(resource.RLIMIT_NOFILE, (min(wanted, hard), hard))
-    tally, poll = Tally(), selectors.DefaultSelector()
+    tally, poll, turns = Tally(), selectors.DefaultSelector(), _Turns()
     fleet = [
-        _Device(name, word, signals[n % len(signals)](random.Random(f"{plan.seed} {n}")), plan, tally, poll)  # noqa: S311 - a simulation that can be repeated
+        _Device(
+            name,
+            word,
+            signals[n % len(signals)](random.Random(f"{plan.seed} {n}")),  # noqa: S311 - a simulation that can be repeated
+            plan,
+            tally,
+            poll,
+            lambda device: turns.set(device, time.monotonic() + device.every),
+        )
         for n, (name, word) in enumerate(accounts.items())
     ]
     for device in fleet:
         device.connect(host, port)
     begun = time.monotonic()
     # One after the other, so that readings come as a stream and not in bursts.
-    due = [(begun + plan.every * n / len(fleet), n) for n in range(len(fleet))]
+    for n, device in enumerate(fleet):
+        turns.set(device, begun + plan.every * n / len(fleet))
     tended, give_up = 0.0, 0.0
-    while not stop() and (due or (tally.acknowledged < tally.sent and time.monotonic() < give_up)):
+    while not stop() and (turns.left or (tally.acknowledged < tally.sent and time.monotonic() < give_up)):
         now = time.monotonic()
-        while due and due[0][0] <= now:
-            at, n = heapq.heappop(due)
-            fleet[n].send()
-            if fleet[n].left:
-                heapq.heappush(due, (at + plan.every, n))
+        for device, at in turns.of(now):
+            device.send()
+            if device.left:
+                turns.set(device, at + device.every)
             give_up = now + limits.ACKNOWLEDGED_WITHIN
         if now - tended > limits.CONNECT_AGAIN / 2:
             tended = now
             for device in fleet:
                 device.tend(now)
-        for key, events in poll.select(max(0.0, min(0.1, due[0][0] - now)) if due else 0.1):
+        for key, events in poll.select(turns.pause(now)):
             key.data.moved(events)
         progress(tally)
     for device in fleet:

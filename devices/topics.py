@@ -4,12 +4,37 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from devices.events import READERS, Alert, Presence, Registered, Status, Window, Wrong
+from devices.events import (
+    READERS,
+    Accepted,
+    Alert,
+    Delta,
+    Document,
+    Presence,
+    Registered,
+    Rejected,
+    Status,
+    Window,
+    Wrong,
+)
 from gateway import Topic
 
 
 def _told(name: str, schema: Any, **more: Any) -> Topic:
     return Topic(pattern=f"devices/{{device}}/{name}", key="{device}", schema=schema, **{"read": READERS, **more})
+
+
+def _asked(name: str, **more: Any) -> Topic:
+    of = "device:{device}"
+    return Topic(
+        pattern=f"devices/{{device}}/{name}",
+        key="{device}",
+        kind="command",
+        mqtt="in",
+        write=(of,),
+        read=READERS,
+        **more,
+    )
 
 
 TOPICS: Final = (
@@ -27,6 +52,14 @@ TOPICS: Final = (
     _told("registered", Registered, read=("operator",)),
     _told("windows/{metric}", Window),
     _told("alerts/{rule}", Alert, retain=True),
+    # A command of any shape: what is wrong with it is told, and no dead letter.
+    _asked("shadow/update"),
+    _asked("shadow/get", payload="bytes"),
+    _told("shadow", Document, retain=True),
+    _told("shadow/delta", Delta, mqtt="out", retain=True),
+    _told("shadow/update/accepted", Accepted, mqtt="out"),
+    _told("shadow/update/rejected", Rejected, mqtt="out"),
+    _told("shadow/get/accepted", Document, mqtt="out"),
     # What services tell themselves, later.
     Topic(pattern="devices/registry/project", key="project", kind="command"),
     Topic(pattern="devices/alerting/rules/{rule}/look", key="{rule}", kind="command"),

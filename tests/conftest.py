@@ -83,6 +83,9 @@ def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(Plugin(), "witness")
 
 
+_LONGEST = ("whole/test_whole.py", "web/test_minute.py", "faults/test_log_cluster.py", "journeys/test_demo.py")
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What takes longest begins first, so that one of several workers is not left with it at the end."""
-    items.sort(key=lambda item: "whole" not in item.path.parts)
+    items.sort(key=lambda item: not item.path.as_posix().endswith(_LONGEST))

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from devices.app import app
-from devices.events import Alert, Window
+from devices.events import Alert, Document, Window
 from tests.databases import new_database, postgres
 from tests.devices.fleet import HOUR, WITHIN, open_fleet
 
@@ -63,6 +63,18 @@ async def test_a_fleet_on_postgresql() -> None:
                 len((await fleet.get(f"/devices/storage/pg-0/series/temp?begin=0&after={page['next']}"))["items"]) == 10
             )
             assert len((await fleet.get("/devices/alerting/alerts"))["items"]) == 8
+            # Shadows that are changed from two sides at once, the first time too.
+            for n in range(10):
+                await asyncio.gather(
+                    *(fleet.gateway.publish(f"devices/{one}/shadow/update", {"reported": {"n": n}}) for one in names),
+                    *(fleet.done("PATCH", f"/devices/shadow/{one}", {"desired": {"n": n}}) for one in names),
+                )
+            await fleet.rests()
+            for name in names:
+                said = await fleet.gateway.events(f"devices/{name}/shadow", 20, within=WITHIN)
+                assert [one.json(Document).version for one in said] == list(range(1, 21))
+                assert (await fleet.get(f"/devices/shadow/{name}"))["delta"] == {}
+            assert len((await fleet.get("/devices/shadow/?pending=false"))["items"]) == 8
             await fleet.done("POST", "/devices/registry/pg-0/suspend")
             await fleet.rests()
             assert len((await fleet.get("/devices/alerting/alerts?limit=3"))["items"]) == 3

@@ -26,7 +26,11 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 SEES = ("device:rt-a", "viewer:vic", "operator:root")
 #: A customer of a shop, and another device.
 SEES_NOT = ("user:ann", "device:rt-b")
+_SHADOW = ("", "/delta", "/get", "/get/accepted", "/update", "/update/accepted", "/update/rejected")
 TOPICS = [f"devices/rt-a/{name}" for name in ("telemetry", "status", "errors", "presence", "windows/temp", "alerts/rt")]
+TOPICS += [f"devices/rt-a/shadow{name}" for name in _SHADOW]
+#: What a device says itself.
+SAYS = {f"devices/rt-a/{name}" for name in ("telemetry", "status", "shadow/get", "shadow/update")}
 #: What they all meet, for whoever hopes that asking for more gives some.
 WIDE = ("devices/+/telemetry", "devices/rt-a/#", "devices/+/alerts/+", "devices/#")
 ROUTES = (
@@ -35,9 +39,10 @@ ROUTES = (
     "storage/rt-a/series/temp",
     "storage/rt-a/losses",
     "analytics/rt-a/watermark",
+    "shadow/rt-a",
 )
 #: Of the fleet as one: no device's.
-FLEETS = ("registry/", "registry/reconcile", "alerting/rules", "alerting/rules/rt", "alerting/alerts")
+FLEETS = ("registry/", "registry/reconcile", "alerting/rules", "alerting/rules/rt", "alerting/alerts", "shadow/")
 
 
 def bearer(fleet: Fleet, who: str) -> str:
@@ -73,6 +78,11 @@ async def flow(fleet: Fleet) -> None:
             said = {"boot": "b", "seq": seq, "ts": HOUR + seq * 30_000, "m": {"temp": 31}}
             await fleet.gateway.publish(f"devices/{name}/telemetry", said, by=by)
         await fleet.gateway.publish(f"devices/{name}/telemetry", {"boot": 1, "seq": 1, "m": {}}, by=by)
+        updates: list[dict[str, Any]] = [{"reported": {"at": time.time()}}, {"wrong": {}}]
+        for update in updates:
+            await fleet.gateway.publish(f"devices/{name}/shadow/update", update, by=by)
+        await fleet.gateway.publish(f"devices/{name}/shadow/get", b"", by=by)
+        await fleet.done("PATCH", f"/devices/shadow/{name}", {"desired": {"at": time.time()}})
 
 
 async def test_over_websocket_and_event_streams_only_they_are_told(fleet: Fleet) -> None:
@@ -136,7 +146,7 @@ async def test_over_http_only_they_read_what_is_and_what_was(fleet: Fleet) -> No
                 history = answers[f"/topics/{topic}/history"]
                 assert history.status_code == right, (who, topic)
                 assert (len(publications(history)) > 0) == (who in SEES), (who, topic)
-            for retained in ("status", "presence", "alerts/rt"):
+            for retained in ("status", "presence", "alerts/rt", "shadow", "shadow/delta"):
                 assert answers[f"/topics/devices/rt-a/{retained}"].status_code == right, (who, retained)
             if who in SEES_NOT:
                 assert not any(answer.is_success for answer in answers.values()), who
@@ -159,12 +169,14 @@ async def test_a_viewer_changes_nothing(fleet: Fleet) -> None:
         ("PUT", "alerting/rules/rt", {"kind": "silent", "after": 1}),
         ("DELETE", "alerting/rules/rt", None),
         ("POST", "alerting/alerts/rt/rt-a/acknowledge", {}),
+        ("PATCH", "shadow/rt-a", {"desired": {"every": 1}}),
+        ("DELETE", "shadow/rt-a", None),
     ]
     for who in ("viewer:vic", *SEES_NOT, "device:rt-a"):
         async with door(fleet, who) as http:
             for method, path, body in changes:
                 assert (await http.request(method, f"/devices/{path}", json=body)).status_code == 403, (who, path)
-            for topic in TOPICS if who != "device:rt-a" else TOPICS[2:]:
+            for topic in TOPICS if who != "device:rt-a" else [one for one in TOPICS if one not in SAYS]:
                 assert (await http.post(f"/topics/{topic}", json={})).status_code == 403, (who, topic)
 
 
@@ -177,6 +189,8 @@ async def test_over_websocket_a_device_says_nothing_in_the_name_of_another(fleet
             ("status", {"state": "offline"}),
             ("registered", {"state": "deleted"}),
             ("errors", {"event": "x", "error": "y"}),
+            ("shadow/update", {"reported": {}}),
+            ("shadow/delta", {"version": 1, "state": {}}),
         ):
             to = f"devices/ws-a/{topic}"
             for asked in (
@@ -187,6 +201,8 @@ async def test_over_websocket_a_device_says_nothing_in_the_name_of_another(fleet
             ):
                 assert asked["error"]["code"] == 103, (to, asked)
         assert "error" not in await one.ask("publish", channel="devices/ws-b/telemetry", data=reading)
+        asked = await one.ask("rpc", method="devices/ws-b/shadow/update", data={"reported": {"a": 1}, "token": "t"})
+        assert asked["rpc"]["data"] == {"version": 1, "token": "t"}
         more = {"topic": "devices/ws-b/telemetry", "data": {**reading, "seq": 2}}
         assert "error" not in await one.ask("rpc", method="publish", data=more)
     assert len(await fleet.gateway.events("devices/ws-b/telemetry", 2, within=WITHIN)) == 2

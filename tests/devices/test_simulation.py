@@ -73,6 +73,31 @@ async def test_every_reading_of_a_fleet_with_faults_is_stored_once_or_a_gap(flee
     assert await fleet.gateway.dead_letters() == []
 
 
+async def test_a_simulated_device_is_set_by_its_shadow(fleet: Fleet, broker: Broker) -> None:
+    word = (await fleet.done("POST", "/devices/registry/", {"device": "set-0"}))["password"]
+    shadow = "/devices/shadow/set-0"
+    await fleet.done("PATCH", shadow, {"desired": {"every": "often"}})
+    (await broker.enters("set-0", word)).close()
+    async with bridged(fleet, broker):
+        plan = Plan(20, 3000.0, Faults())  # would go on for most of a day
+        running = asyncio.create_task(
+            asyncio.to_thread(run, "127.0.0.1", broker.port, {"set-0": word}, list(PRESETS.values()), plan),
+            name="device",
+        )
+
+        async def reported(every: float) -> bool:
+            said = await fleet.get(shadow)
+            return bool(said["reported"] == {"every": every})
+
+        await eventually(lambda: reported(3000.0), within=WITHIN)
+        assert (await fleet.get(shadow))["delta"] == {"every": "often"}  # it cannot be
+        await fleet.done("PATCH", shadow, {"desired": {"every": 0.1}})
+        tally = await asyncio.wait_for(running, WITHIN)
+        assert (tally.made, tally.acknowledged) == (20, tally.sent)
+        await eventually(lambda: reported(0.1), within=WITHIN)
+    assert (await fleet.get(shadow))["delta"] == {}
+
+
 async def test_three_hundred_devices_at_once(fleet: Fleet, broker: Broker) -> None:
     words = {f"many-{n:03}": password() for n in range(300)}
     rows = [
@@ -143,8 +168,8 @@ async def test_the_command_creates_whom_it_needs_and_shows_progress(
         assert kept(accounts) == (5, 0o600)
         # They are there. A pipe gets how it was at the end, and no moves of a cursor.
         piped = await simulated(fleet, broker, accounts, "--devices 5 --readings 2 --every 0.1 --dropout 1")
-        assert bars(piped.output) == [(10, 10, 5, 10, 10)], piped.output
-        assert "10 readings, 10 lost on purpose; 10 of 10 messages acknowledged" in piped.output
+        assert bars(piped.output) == [(10, 10, 5, 15, 15)], piped.output
+        assert "10 readings, 10 lost on purpose; 15 of 15 messages acknowledged" in piped.output
         assert "\x1b" not in piped.output
     nobody = await simulated(fleet, broker, accounts, "--signal noise")
     assert nobody.exit_code == 2

@@ -145,6 +145,10 @@ async def test_devices_come_in_and_go_by_commands_and_a_bad_reading_is_mended(tm
         (latest,) = kept
         assert (latest["ts"], latest["value"]) == (bad["ts"], 21.5)
 
+        assert json.loads(await stage.gateway("devices", "want", "pump-1", '{"every": 5}')) == {"every": 5}
+        assert json.loads(await stage.gateway("devices", "shadow", "pump-1"))["desired"] == {"every": 5}
+        assert "SETTINGS" in await stage.gateway("devices", "want", "pump-1", "every=5", fails=2)
+        assert "no device has such a name" in await stage.gateway("devices", "shadow", "Pump", fails=1)
         await stage.gateway("devices", "suspend", "pump-1")
         await eventually(peer.cut.is_set, within=WITHIN)
         await asyncio.to_thread(peer.close)

@@ -14,6 +14,7 @@ import { Age, Presence } from "./fleet.ts";
 import { type Place, type Range, RANGES, turn } from "./place.ts";
 import { Trouble, useAsked } from "./reconnecting.ts";
 import type { Bucket } from "./series.ts";
+import { Settings } from "./settings.ts";
 import { type Line, useWatched, type Window } from "./watched.ts";
 
 /** Rows of the table beside the chart: the newest; all of them are what the HTTP route is for. */
@@ -79,7 +80,8 @@ export function Device({ of }: { of: Place }) {
         <h3>Losses</h3>
         ${losses.value.value && html`<${Losses} of=${losses.value.value.items} />`}
       </section>
-    </div>`;
+    </div>
+    <${Settings} device=${device} />`;
 }
 
 const Firing = ({ of }: { of: Alert }) =>
