@@ -60,8 +60,8 @@ class Load(msgspec.Struct, frozen=True):
 
     @property
     def messages(self) -> int:
-        """Of one round: also each device's birth and its end."""
-        return self.devices * (self.readings + 2)
+        """Of one round: also each device's birth, its settings and its end."""
+        return self.devices * (self.readings + 3)
 
     @property
     def values(self) -> int:

@@ -111,9 +111,9 @@ class Accepted(msgspec.Struct, frozen=True):
 
 
 class Rejected(msgspec.Struct, frozen=True):
-    """An update of a shadow was not taken; the same one never will be."""
+    """An update of a shadow was not taken, and is not kept to be tried again."""
 
-    code: Literal["bad_update", "version_conflict", "too_large"]
+    code: Literal["bad_update", "version_conflict", "too_large", "deleted"]
     error: str
     token: str
     #: That there is; None where it was not looked at.

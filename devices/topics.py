@@ -52,7 +52,7 @@ TOPICS: Final = (
     _told("registered", Registered, read=("operator",)),
     _told("windows/{metric}", Window),
     _told("alerts/{rule}", Alert, retain=True),
-    # A command of any shape: what is wrong with it is told, and no dead letter.
+    # Whatever JSON: what is wrong with it the device is told, and it is no dead letter.
     _asked("shadow/update"),
     _asked("shadow/get", payload="bytes"),
     _told("shadow", Document, retain=True),

@@ -84,13 +84,14 @@ async def changed(db: Transaction, device: str, at: int, how: Callable[[Shadow],
     # Its row first, held: what comes at once is done, and told, one after the other.
     await db.execute(_FIRST, row)
     old = await known(db, device, hold=True)
-    if (new := how(old)) is not old:
+    if (new := how(old)) != old:
         delta, said = new.delta, msgspec.json.encode(new)
         row = {"device": device, "version": new.version, "pending": bool(delta), "changed": at, "said": said}
         await db.execute(replaced(SHADOWS), row)
-        db.emit(f"devices/{device}/shadow", Document(new.version, new.desired, new.reported))
-        if not same(delta, old.delta):
-            db.emit(f"devices/{device}/shadow/delta", Delta(new.version, delta))
+        if new.version > old.version:
+            db.emit(f"devices/{device}/shadow", Document(new.version, new.desired, new.reported))
+            if not same(delta, old.delta):
+                db.emit(f"devices/{device}/shadow/delta", Delta(new.version, delta))
     return new
 
 
@@ -140,7 +141,7 @@ async def want(request: Request, body: Wanted) -> Found:
 async def forget(request: Request) -> None:
     device, now = _device(request), time.time_ns() // 1_000_000
     async with transaction(request) as db:
-        await changed(db, device, now, lambda old: forgotten(old, now))
+        await changed(db, device, now, lambda old: forgotten(old, limits.SEQ_MOST))  # whatever clock it has its time of
 
 
 def _device(request: Request) -> str:

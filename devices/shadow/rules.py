@@ -29,6 +29,8 @@ class Shadow(msgspec.Struct, frozen=True):
     desired: Tree = {}
     reported: Tree = {}
     times: Times = Times()
+    #: Its device is deleted: what still comes of that is nobody's.
+    gone: bool = False
 
     @property
     def delta(self) -> Tree:
@@ -50,7 +52,7 @@ class Patch(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class NotTaken(Exception):
     """The shadow stays as it is; ``version`` is its version."""
 
-    code: ClassVar[Literal["version_conflict", "too_large"]]
+    code: ClassVar[Literal["version_conflict", "too_large", "deleted"]]
 
     def __init__(self, why: str, version: int) -> None:
         super().__init__(why)
@@ -69,10 +71,23 @@ class TooMuch(NotTaken):
     code = "too_large"
 
 
+class Gone(NotTaken):
+    """The device is deleted."""
+
+    code = "deleted"
+
+
+def updated(old: Shadow, patch: Patch, at: Time) -> Shadow:
+    """As `patched`, where the device itself says so; raises `NotTaken`, also for what comes of one that is deleted."""
+    if old.gone:
+        raise Gone("the device is deleted", old.version)
+    return patched(old, patch, at)
+
+
 def patched(old: Shadow, patch: Patch, at: Time) -> Shadow:
     """Return the shadow after ``patch``, which came ``at``; ``old`` itself where it changes nothing.
 
-    What changes nothing is right for every version: a repeat is answered as what it repeats was. Raises `NotTaken`.
+    What changes nothing is right for every version, so that a repeat does no harm. Raises `NotTaken`.
     """
     if not all(fits(part, limits.SHADOW_DEPTH) for part in (patch.desired, patch.reported)):
         raise TooMuch(f"the shadow would be deeper than {limits.SHADOW_DEPTH} levels", old.version)
@@ -153,7 +168,7 @@ def _next(old: Shadow, desired: Tree, reported: Tree, at: Time) -> Shadow:
     times = Times(
         timed(old.times.desired, old.desired, desired, at), timed(old.times.reported, old.reported, reported, at)
     )
-    return Shadow(old.version + 1, desired, reported, times)
+    return Shadow(old.version + 1, desired, reported, times, old.gone)
 
 
 def _part(old: Tree, patch: Tree | UnsetType | None) -> Tree:

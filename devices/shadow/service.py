@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 
 from devices import limits
 from devices.events import Accepted, Document, Registered, Rejected
-from devices.shadow.routes import ROUTES, changed, known
-from devices.shadow.rules import NotTaken, Patch, forgotten, patched
+from devices.shadow.routes import ROUTES, changed
+from devices.shadow.rules import NotTaken, Patch, forgotten, updated
 from devices.shadow.tables import TABLES
 from gateway import Context, Service
 from gateway.sql import Database
@@ -36,10 +37,10 @@ async def update(said: Any, context: Context) -> Accepted | Rejected:
     patch = Patch(token=_token(said))
     try:
         patch = msgspec.convert(said, Patch)
-        now = await changed(db, device, at, lambda old: patched(old, patch, at))
+        now = await changed(db, device, at, lambda old: updated(old, patch, at))
         answer = Accepted(now.version, patch.token)
     except msgspec.ValidationError as error:
-        answer = Rejected("bad_update", str(error), patch.token)
+        answer = Rejected("bad_update", str(error)[: limits.TEXT_MOST], patch.token)
     except NotTaken as error:
         answer = Rejected(error.code, str(error), patch.token, error.version)
     context.emit(f"devices/{device}/shadow/update/{type(answer).__name__.lower()}", answer)
@@ -49,7 +50,8 @@ async def update(said: Any, context: Context) -> Accepted | Rejected:
 @service.on("devices/{device}/shadow/get")
 async def get(said: bytes, context: Context) -> Document:
     db, device = await context.transaction(), context.variables["device"]
-    shadow = await known(db, device)
+    # Held, so that no answer of before leaves behind a delta of after.
+    shadow = await changed(db, device, context.event.meta.ts, lambda old: old)
     answer = Document(shadow.version, shadow.desired, shadow.reported)
     context.emit(f"devices/{device}/shadow/get/accepted", answer)
     return answer
@@ -57,10 +59,10 @@ async def get(said: bytes, context: Context) -> Document:
 
 @service.on("devices/{device}/registered")
 async def registered(now: Registered, context: Context) -> None:
-    """Whoever is made under the name of a device that was deleted does not inherit what was wanted of that."""
+    """Whoever is made under the name of a device that was deleted inherits nothing of that, nor what it still says."""
     db, device, at = await context.transaction(), context.variables["device"], context.event.meta.ts
-    if now.state == "deleted":
-        await changed(db, device, at, lambda old: forgotten(old, at))
+    gone = now.state == "deleted"
+    await changed(db, device, at, lambda old: replace(forgotten(old, at) if gone else old, gone=gone))
 
 
 def _token(said: object) -> str:

@@ -90,6 +90,7 @@ async def test_whatever_is_wrong_with_an_update_is_told_and_is_no_dead_letter(fl
     wrong: list[tuple[object, str, str, int | None]] = [
         ([1], "bad_update", "Expected `object`", None),
         ({"reprted": {}, "token": "t"}, "bad_update", "unknown field `reprted`", None),
+        ({"x" * 65_000: 1, "token": "t"}, "bad_update", "unknown field", None),
         ({"reported": 5, "token": 7}, "bad_update", "Expected `object | null`", None),
         ({"reported": {"a": 2}, "version": 0, "token": "t"}, "version_conflict", "of version 1, and not 0", 1),
         ({"reported": deep, "token": "t"}, "too_large", "deeper than 8", 1),
@@ -196,12 +197,20 @@ async def test_a_device_of_the_same_name_does_not_inherit_what_was_wanted(fleet:
     await report(fleet, "sh-d", {"reported": {"model": "old"}})
     await fleet.rests()
     await fleet.done("DELETE", "/devices/registry/sh-d")
+    await fleet.rests()
+    # It hears of it later, or was cut off with this on its way.
+    await report(fleet, "sh-d", {"reported": {"model": "old"}, "desired": {"every": 1}})
+    (told,) = await fleet.gateway.events("devices/sh-d/shadow/update/rejected", 1, within=WITHIN)
+    assert (told.json(Rejected).code, told.json(Rejected).version) == ("deleted", 3)
     await fleet.done("POST", "/devices/registry/", {"device": "sh-d"})
     await fleet.rests()
     found = await fleet.get("/devices/shadow/sh-d")
     assert (found["version"], found["desired"], found["reported"]) == (3, {}, {})
-    told = [one.json(Delta) for one in await fleet.gateway.events("devices/sh-d/shadow/delta", 2)]
-    assert told[-1] == Delta(3, {})
+    deltas = [one.json(Delta) for one in await fleet.gateway.events("devices/sh-d/shadow/delta", 2)]
+    assert deltas[-1] == Delta(3, {})
     await want(fleet, "sh-d", {"every": 9})
+    await report(fleet, "sh-d", {"reported": {"model": "new"}})
+    await fleet.rests()
+    assert (await fleet.get("/devices/shadow/sh-d"))["reported"] == {"model": "new"}
     await fleet.done("DELETE", "/devices/shadow/sh-d")
     assert (await fleet.get("/devices/shadow/sh-d"))["desired"] == {}

@@ -12,6 +12,7 @@ from msgspec.json import decode, encode
 
 from devices import limits
 from devices.shadow.rules import (
+    Gone,
     Patch,
     Shadow,
     Stale,
@@ -23,6 +24,7 @@ from devices.shadow.rules import (
     merged,
     patched,
     same,
+    updated,
 )
 
 FLAT = (
@@ -136,3 +138,13 @@ def test_what_was_said_before_a_device_was_deleted_is_forgotten() -> None:
     later = patched(shadow, Patch(desired={"in": {"d": 2}, "e": 3}), 7)
     assert forgotten(later, 6) == Shadow(3, {"in": {"d": 2}, "e": 3}, {}, Times({"in": {"d": 7}, "e": 7}))
     assert forgotten(later, 4) is later
+
+
+def test_what_a_deleted_device_still_says_is_nobodys() -> None:
+    gone = Shadow(2, gone=True)
+    with pytest.raises(Gone, match="is deleted") as told:
+        updated(gone, Patch(reported={"a": 1}), 7)
+    assert told.value.version == 2
+    # What people want of the one that is made next they may say before.
+    assert patched(gone, Patch(desired={"a": 1}), 7) == Shadow(3, {"a": 1}, {}, Times({"a": 7}), gone=True)
+    assert updated(Shadow(2), Patch(reported={"a": 1}), 7).reported == {"a": 1}

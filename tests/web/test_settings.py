@@ -51,10 +51,12 @@ async def test_what_is_wanted_of_a_device_is_said_and_seen_to_be_so(fleet: Fleet
             await expect(tab_of.get_by_role("region", name="Settings")).to_contain_text("as wanted")
             await expect(tab_of.get_by_role("region", name="Settings")).not_to_contain_text("not yet")
         await expect(other.page.get_by_role("button", name="Want it so")).to_have_count(0)
-        await page.get_by_role("textbox", name="Setting").fill("led")
+        await page.get_by_role("textbox", name="Setting").fill("led.color")
         await page.get_by_role("button", name="Want it so").click()
         await expect(color).to_contain_text("–")
-        assert (await fleet.get("/devices/shadow/set-1"))["desired"] == {"every": 5}
+        assert (await fleet.get("/devices/shadow/set-1"))["desired"] == {"every": 5, "led": {}}
+        await page.reload()
+        await expect(every).to_contain_text("5")
         assert one.complaints == other.complaints == []
 
 

@@ -1,7 +1,7 @@
 /** A device's shadow: what is wanted of it beside what it says of itself; an operator says what is wanted. */
 import { useSignal } from "@preact/signals";
 import { html } from "htm/preact";
-import { useEffect } from "preact/hooks";
+import { useEffect, useRef } from "preact/hooks";
 import { announce } from "../frame/announce.ts";
 import { call, reason } from "../frame/api.ts";
 import { date } from "../frame/format.ts";
@@ -26,7 +26,7 @@ interface Setting {
   wanted: unknown;
   reported: unknown;
   pending: boolean;
-  changed: number;
+  changed: number | undefined;
 }
 
 const isTree = (value: unknown): value is Tree => typeof value === "object" && value !== null && !Array.isArray(value);
@@ -42,13 +42,15 @@ function settings({ desired, reported, delta, times }: Shadow): Setting[] {
   const wanted = new Map(fields(desired));
   const said = new Map(fields(reported));
   const pending = new Set(fields(delta).map(([path]) => path));
-  const at = [...fields(times.desired), ...fields(times.reported)] as [string, number][];
+  const at = new Map<string, number>();
+  for (const [path, time] of [...fields(times.desired), ...fields(times.reported)])
+    if (typeof time === "number") at.set(path, Math.max(time, at.get(path) ?? 0)); // an empty object has none
   return [...new Set([...wanted.keys(), ...said.keys()])].sort().map((path) => ({
     path,
     wanted: wanted.get(path),
     reported: said.get(path),
     pending: pending.has(path),
-    changed: Math.max(0, ...at.filter(([of]) => of === path).map(([, time]) => time)),
+    changed: at.get(path),
   }));
 }
 
@@ -66,7 +68,12 @@ const patch = (path: string, value: unknown): Tree =>
   path.split(".").reduceRight<unknown>((inner, key) => ({ [key]: inner }), value) as Tree;
 
 export function Settings({ device }: { device: string }) {
-  const shadow = useAsked(() => call<Shadow>("GET", `devices/shadow/${device}`), 15_000);
+  const newest = useRef<Shadow | undefined>(undefined);
+  const shadow = useAsked(async () => {
+    const said = await call<Shadow>("GET", `devices/shadow/${device}`);
+    // Of two answers the older may come last.
+    return (newest.current = said.version < (newest.current?.version ?? 0) ? newest.current! : said);
+  }, 15_000);
   const unheard = useSignal("");
   useEffect(
     () =>
@@ -99,7 +106,7 @@ const List = ({ of }: { of: Setting[] }) => html`<${Table}
     { head: "Setting", cell: (one: Setting) => html`<code>${one.path}</code>` },
     { head: "Wanted", cell: (one: Setting) => shown(one.wanted) },
     { head: "Reported", cell: (one: Setting) => html`<span>${shown(one.reported)} ${one.pending && html`<${Badge} tone="warn">not yet<//>`}</span>` },
-    { head: "Changed", cell: (one: Setting) => html`<time title=${date(one.changed)}>${when(one.changed)}</time>` },
+    { head: "Changed", cell: (one: Setting) => (one.changed ? html`<time title=${date(one.changed)}>${when(one.changed)}</time>` : "–") },
   ]}
 />`;
 
@@ -119,7 +126,7 @@ function Want({ device, done }: { device: string; done: () => Promise<void> }) {
       announce(`${setting} is said to ${device}`);
       await done();
     } catch (error) {
-      failed.value = `${setting}: ${reason(error)}`;
+      failed.value = `${setting} = ${value}: ${reason(error)}`;
     }
     busy.value = false;
   };
