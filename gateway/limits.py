@@ -219,6 +219,8 @@ MQTT_BACKOFF: Final = (0.1, 10.0)
 
 # --- embedded servers -----------------------------------------------------------------------------------------------
 
+#: Ports of servers that say none: below those that Linux lends to connections (32,768 to 60,999), and macOS too.
+SERVER_PORTS: Final = (20_000, 32_768)
 #: Time for a server of ours to answer after its start; a long append-only file is read first. → killed, ServerFailed
 SERVER_READY_WITHIN: Final = 30.0
 #: Time for a server of ours to close its files after SIGTERM. → SIGKILL

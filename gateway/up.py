@@ -11,7 +11,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack, nullcontext, suppress
+from contextlib import nullcontext, suppress
 from functools import partial
 from itertools import groupby
 from pathlib import Path
@@ -122,7 +122,7 @@ class Up:
             keep_api_key(self._settings.api_keys_file, group, self._settings.key_file(group))
         edges = [f"edge-{n}" for n in range(1, edge.processes + 1)] if edge.processes > 1 else []
         names = (*edges, *self._services, "bridge")
-        probed = dict(zip(names, _free_ports(len(names)), strict=True))
+        probed = dict(zip(names, embedded.free_ports(len(names)), strict=True))
         words = ["edge"]
         # Each start of a worker under the same name, so that it goes on with what it held when it was killed; of nobody
         # else's, for others may share the log.
@@ -374,13 +374,6 @@ def _origin(host: str, port: int, tls: bool) -> str:
     shown = f"[{host}]" if ":" in host else host
     shown = "127.0.0.1" if shown in ("0.0.0.0", "[::]", "") else shown  # noqa: S104 - compared, not bound
     return f"{'https' if tls else 'http'}://{shown}:{port}"
-
-
-def _free_ports(count: int) -> list[int]:
-    """So many different ports of loopback that nobody holds now."""
-    with ExitStack() as held:
-        probes = [held.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
-        return [int(probe.getsockname()[1]) for probe in probes]
 
 
 def last_words(child: Server) -> str:

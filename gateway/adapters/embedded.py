@@ -5,24 +5,27 @@ from __future__ import annotations
 import base64
 import hashlib
 import os
+import random
 import secrets
 import shutil
 import socket
 import sys
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import msgspec
 
 from gateway import limits
 from gateway.adapters.child import Door, Plan, Server
-from gateway.errors import ServerMissing
+from gateway.errors import ServerFailed, ServerMissing
 from gateway.secret_file import write_secret
 
 __all__ = [
     "Server",
     "free_port",
+    "free_ports",
     "iotcore",
     "mosquitto",
     "mosquitto_acl",
@@ -114,9 +117,25 @@ def iotcore(data: Path, *, users: Mapping[str, str], port: int | None = None, po
 
 
 def free_port() -> int:
-    """A TCP port of 127.0.0.1 that nobody holds now; another process may take it before you do."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return int(probe.getsockname()[1])
+    """As `free_ports`, one."""
+    return free_ports(1)[0]
+
+
+def free_ports(count: int) -> list[int]:
+    """Return different TCP ports of 127.0.0.1 that nobody holds now; another process may take one before you do.
+
+    They are of `limits.SERVER_PORTS`, none that the kernel lends to connections: who is started again on its port would
+    find it held by a connection that began meanwhile. Raises :class:`ServerFailed` where too few are free.
+    """
+    with ExitStack() as held:
+        found = list[int]()
+        for port in random.SystemRandom().sample(range(*limits.SERVER_PORTS), 1_000):
+            with suppress(OSError):
+                held.enter_context(socket.create_server(("127.0.0.1", port)))
+                found.append(port)
+            if len(found) == count:
+                return found
+    raise ServerFailed("no port of 127.0.0.1 is free", "end some servers, or choose ports")
 
 
 def mosquitto_conf(folder: Path, port: int) -> str:

@@ -74,7 +74,7 @@ async def test_the_demo_is_a_shop_a_fleet_and_a_chat_that_survive_its_death(tmp_
             await a_fleet(demo, operator(demo, http))
         secrets_stay_secret(demo)
         children = demo.children()
-        assert len(children) == 18, children
+        assert len(children) == 19, children
         passwords = (demo.data / "demo" / "devices.json").read_text()
 
         demo.process.kill()
@@ -192,7 +192,7 @@ def secrets_stay_secret(demo: Up) -> None:
     secret = [word for path in kept for word in re.findall(r"[\w.$/+=-]{20,}", path.read_text())]
     assert len(secret) > 5
     logs = {path.name: path.read_text(errors="replace") for path in demo.data.rglob("*.log")}
-    assert len(logs) == 18
+    assert len(logs) == 19
     lines = {f"{pid}": Path(f"/proc/{pid}/cmdline").read_text() for pid in demo.children().values()}
     for name, text in (logs | lines).items():
         assert [word for word in secret if word in text] == [], name

@@ -23,6 +23,8 @@ STEADY, MUTE, MUTE_AFTER = "d-1", "d-19", 4
 #: Seconds between two readings of one device, and between two tries to come back.
 EVERY: Final = 0.8
 AGAIN: Final = 0.3
+#: Readings from one report of its settings to the next.
+REPORT: Final = 5
 #: Seconds to say goodbye; whoever cannot is cut off.
 LEAVE_WITHIN: Final = 10.0
 BOTH: Final = selectors.EVENT_READ | selectors.EVENT_WRITE
@@ -138,6 +140,8 @@ class _Device:
             many: Any = payload if isinstance(payload, list) else [payload]
             said = [Said(one["boot"], one["seq"], one["ts"], one["m"]) for one in many]
             self.say("telemetry", payload, self._fleet.ledger.sends(self.name, *said))
+        if self._seq % REPORT == 1:
+            self.say("shadow/update", {"reported": {"n": self._seq}})
         if last:
             self.say("status", self._status("offline"))
         self.over = last  # after what it says: who is away has nothing under way

@@ -17,6 +17,7 @@ from devices.alerting.tables import ALERTS
 from devices.analytics.tables import WINDOWS
 from devices.events import Alert, Window
 from devices.registry.tables import PRESENCE
+from devices.shadow.tables import SHADOWS
 from devices.storage.tables import ARRIVALS
 from ecommerce.orders.tables import KEYS, ORDERS
 from gateway.adapters.child import Server
@@ -25,7 +26,7 @@ from tests.chat import ledger as talks
 from tests.devices import ledger as readings
 from tests.ecommerce import books
 from tests.servers import Condition, eventually
-from tests.whole import checker, evidence
+from tests.whole import checker, evidence, shadows
 from tests.whole.customers import Account, Customer, open_shop, stocked
 from tests.whole.fleet import MUTE, STEADY, Fleet
 from tests.whole.stage import CHANNEL, SECRET, WITHIN, Whole
@@ -54,6 +55,8 @@ class Load:
         self._stop = asyncio.Event()
         self._shopping = [self._begun(one.shops(self._stop), "customer") for one in customers]
         self._talking = [self._begun(one.talks(self._stop), "talker") for one in talkers]
+        self._wishes = shadows.Wishes(stage, [f"d-{n:02}" for n in range(DEVICES)])
+        self._wanting = self._begun(self._wishes.wants(self._stop), "operator")
         #: All that was told, once everything has ended.
         self.log: list[evidence.Told] = []
         #: From when on the broker may have had what the log had not, to when a bridge took it from there again.
@@ -108,7 +111,7 @@ class Load:
         await self._until(self._mute)
         self._stop.set()
         self.fleet.stop()
-        await asyncio.gather(*self._shopping)
+        await asyncio.gather(*self._shopping, self._wanting)
         await self._until(lambda: self.fleet.ended and not any(one.busy for one in self.talkers))
         began = time.monotonic()
         # What the broker has, no group and no outbox tells: all readings, and behind them that everybody has left.
@@ -125,6 +128,7 @@ class Load:
             *await self._orders_are(),
             *await self._rooms(),
             *await self._letters(),
+            *await self._shadows(),
             *(["nothing died with the broker"] if self.loses and not await self._lost() else []),
             *([] if any(one.resumed for one in self.talkers) else ["nobody resumed"]),
         ]
@@ -212,6 +216,11 @@ class Load:
     async def _letters(self) -> list[str]:
         return checker.letter_faults(await evidence.letters(self.stage), PLANTED)
 
+    async def _shadows(self) -> list[str]:
+        (rows,) = await evidence.rows(self.stage, "devices.shadow", SHADOWS)
+        log = [one for one in self.log if one.topic.startswith("devices/") and "/shadow" in one.topic]
+        return shadows.faults(rows, log, self._wishes.taken)
+
     async def _called_lost(self) -> dict[tuple[str, str], int]:
         found = {}
         for device in {one.device for one in self.fleet.ledger.messages}:
@@ -264,7 +273,7 @@ class Load:
     async def _until(self, met: Condition) -> None:
         async def well() -> bool:
             await asyncio.sleep(0.2)  # the services need the time more than we do
-            for task in (*self._shopping, *self._talking):
+            for task in (*self._shopping, *self._talking, self._wanting):
                 if task.done():
                     task.result()
             answer = met()
@@ -285,9 +294,9 @@ class Load:
         return asyncio.create_task(work, name=name)
 
     async def cancel(self) -> None:
-        for task in (*self._shopping, *self._talking):
+        for task in (*self._shopping, *self._talking, self._wanting):
             task.cancel()
-        await asyncio.gather(*self._shopping, *self._talking, return_exceptions=True)
+        await asyncio.gather(*self._shopping, *self._talking, self._wanting, return_exceptions=True)
 
 
 @asynccontextmanager

@@ -13,7 +13,9 @@ import pytest
 from devices.alerting.hook import signature
 from devices.alerting.rules import Rule
 from devices.events import Alert, Window
+from devices.shadow.rules import Shadow
 from tests.devices.ledger import Kept, alert_faults
+from tests.whole import shadows
 from tests.whole.checker import (
     Mail,
     gap_faults,
@@ -287,3 +289,25 @@ def test_what_may_be_asked_again_is(status: int, retryable: bool, asks_again: bo
     body = msgspec.json.encode({"retryable": retryable, "status": status})
     answer = httpx.Response(status, content=body, headers={"content-type": "application/problem+json"})
     assert (wait_of(answer) >= 0) is asks_again
+
+
+def _shadow(version: int, n: int, said: int) -> dict[str, Any]:
+    kept = msgspec.json.encode(Shadow(version, {"n": n}, {"n": said}))
+    return {"device": "d", "version": version, "said": kept}
+
+
+def _log(*events: tuple[str, Any]) -> list[Told]:
+    return [Told(f"devices/d/shadow{topic}", str(n), n, data) for n, (topic, data) in enumerate(events)]
+
+
+def test_a_shadow_is_what_was_told_of_it_each_version_once_and_each_update_answered() -> None:
+    documents = [("", {"version": n, "desired": {"n": n}, "reported": {"n": 0}}) for n in (1, 2)]
+    log = _log(("/update", {}), ("/update/accepted", {}), *documents, ("/delta", {"version": 2, "state": {"n": 2}}))
+    assert shadows.faults([_shadow(2, 2, 0)], log, {"d": 2}) == []
+    assert "1 updates, 0 answers" in shadows.faults([_shadow(2, 2, 0)], [log[0], *log[2:]], {})[0]
+    assert "versions [2] of 2" in shadows.faults([_shadow(2, 2, 0)], [log[3], log[4]], {})[0]
+    assert "versions [1, 2, 2] of 2" in shadows.faults([_shadow(2, 2, 0)], [*log[2:4], *log[3:]], {})[0]
+    assert "not what was told last" in shadows.faults([_shadow(2, 2, 1)], log, {})[0]
+    assert "told is the delta None" in shadows.faults([_shadow(2, 2, 0)], log[:4], {})[0]
+    assert "3 was wanted last" in shadows.faults([_shadow(2, 2, 0)], log, {"d": 3})[0]
+    assert "of 0" in shadows.faults([], log, {})[0]

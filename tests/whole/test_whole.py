@@ -18,20 +18,24 @@ from tests.whole.stage import NAMES, SERVICES, Whole, whole
 #: Who dies at one moment: of each application one or two that know nothing of each other.
 ROUND: Final = (
     ("accounts.users", "ecommerce.orders", "devices.storage", "chat.rooms"),
-    ("ecommerce.inventory", "ecommerce.shipping", "devices.registry"),
+    ("ecommerce.inventory", "ecommerce.shipping", "devices.registry", "devices.shadow"),
     ("ecommerce.payments", "ecommerce.catalog", "devices.analytics"),
     ("ecommerce.acquirer", "ecommerce.notifications", "devices.alerting"),
 )
 #: On PostgreSQL: an order, the stock it is of, a reading, a message.
 ON_POSTGRES: Final = ("ecommerce.orders", "ecommerce.inventory", "devices.storage", "chat.rooms")
 
-#: What would be wrong: a reading lost, a window told otherwise, an alert that ended unheard, a piece made up, a message
-#: gone, money taken and no mail of that end, a key forgotten.
+#: What would be wrong: a reading lost, a window told otherwise, an alert that ended unheard, a setting that
+#: nobody wanted, a piece made up, a message gone, money taken and no mail of that end, a key forgotten.
 PLANTED: Final = (
     ("devices.storage", "DELETE FROM points WHERE seq = 2"),
     ("devices.analytics", "UPDATE windows SET revision = revision + 1 WHERE start = (SELECT max(start) FROM windows)"),
     ("devices.alerting", "UPDATE alerts SET state = CASE state WHEN 'firing' THEN 'ok' ELSE 'firing' END"),
     ("ecommerce.inventory", "UPDATE stock SET on_hand = on_hand + 1 WHERE sku = 'TEA'"),
+    (
+        "devices.shadow",
+        """UPDATE shadows SET said = CAST(replace(said, '"desired":{"n":', '"desired":{"n":1') AS BLOB)""",
+    ),
     ("chat.rooms", "DELETE FROM log WHERE seq = 9"),
     ("ecommerce.orders", "UPDATE orders SET status = 'cancelled' WHERE status = 'completed'"),
     ("ecommerce.orders", "DELETE FROM keys WHERE key = (SELECT min(key) FROM keys)"),
@@ -42,6 +46,8 @@ FOUND: Final = (
     "[2] are missing, and 0 are called lost",
     "told are the revisions",
     "stands as",
+    "its shadow is not what was told last",
+    "was wanted last, and taken",
     "TEA: stock is not conserved",
     "the numbers are",
     "money was captured for an order that is cancelled",
