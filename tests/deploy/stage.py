@@ -7,6 +7,7 @@ health checks are those of docker-compose.yml, so that it cannot say what does n
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
 import shutil
@@ -17,6 +18,7 @@ import tempfile
 import time
 from pathlib import Path
 from types import TracebackType
+from typing import BinaryIO
 
 import pytest
 
@@ -44,6 +46,7 @@ class Stage:
         self.address = {name: f"{net}.{n}" for n, name in enumerate(self.containers, 1)}
         self._subnets = re.findall(r"\d+\.\d+\.\d+\.\d+/\d+", str(self.read["networks"]))
         self._running: dict[str, subprocess.Popen[bytes]] = {}
+        self._alone: BinaryIO | None = None
         for name, one in self.containers.items():
             for path in one.scratch:
                 (self.home(name) / path.strip("/")).mkdir(parents=True)
@@ -58,6 +61,8 @@ class Stage:
             process.kill()
             process.wait()
         shutil.rmtree(self.folder, ignore_errors=True)
+        if self._alone is not None:
+            self._alone.close()
 
     @property
     def secrets(self) -> Path:
@@ -73,6 +78,10 @@ class Stage:
             del waiting[name]
 
     def start(self, name: str) -> None:
+        if name == "mosquitto" and self._alone is None:
+            # Its WebSocket listener (libwebsockets) is on every address: one stage at a time, of whichever process.
+            self._alone = Path(tempfile.gettempdir(), "gateway-stage.lock").open("ab")
+            fcntl.flock(self._alone, fcntl.LOCK_EX)
         one = self.containers[name]
         home = self.home(name)
         for mount in one.mounts:

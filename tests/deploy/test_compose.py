@@ -29,6 +29,9 @@ from tests.deploy.stage import SECRET, Stage
 from tests.gateways import Client
 from tests.servers import missing
 
+#: Another stage may be before this one, see `Stage.start`.
+pytestmark = pytest.mark.timeout(300)
+
 SERVICES = document()["services"]
 TOOLS = Path(sys.executable).parent
 

@@ -51,6 +51,9 @@ mqtt = "in"
 
 [[mqtt.map]]
 from = "tele/{device}/SENSOR"
+
+#: Another stage may be before this one, see `Stage.start`.
+pytestmark = pytest.mark.timeout(300)
 to = "devices/{device}/telemetry"
 """
 

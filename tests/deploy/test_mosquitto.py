@@ -15,6 +15,9 @@ from paho.mqtt.client import MQTTv311
 from tests.deploy.mqtt_clients import Peer, Refused, in_time, still
 from tests.deploy.stage import Stage
 
+#: Another stage may be before this one, see `Stage.start`.
+pytestmark = pytest.mark.timeout(300)
+
 NOT_AUTHORIZED = 0x87
 BAD_PASSWORD = 0x86
 #: Nobody is subscribed (MQTT 5, 3.4.2.1): accepted all the same.

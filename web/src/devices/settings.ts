@@ -5,11 +5,11 @@ import { useEffect, useRef } from "preact/hooks";
 import { announce } from "../frame/announce.ts";
 import { call, reason } from "../frame/api.ts";
 import { date } from "../frame/format.ts";
-import { subscribe } from "../frame/live.ts";
+import { cut, subscribe } from "../frame/live.ts";
 import { Badge, Failure, Table } from "../frame/parts.ts";
 import { me } from "../frame/session.ts";
 import { when } from "./figures.ts";
-import { Trouble, useAsked } from "./reconnecting.ts";
+import { useAsked } from "./reconnecting.ts";
 
 type Tree = { [key: string]: unknown };
 
@@ -89,7 +89,7 @@ export function Settings({ device }: { device: string }) {
       <h3 id="settings">Settings</h3>
       ${found?.length ? html`<${Badge} tone=${open ? "warn" : "good"}>${open ? `${open} not yet as wanted` : "as wanted"}<//>` : ""}
     </div>
-    <${Trouble} text=${shadow.error.value || unheard.value} />
+    <${Failure} text=${cut.value ? "" : shadow.error.value || unheard.value} />
     ${found && !found.length && html`<p class="hint">Nothing is wanted of it, and it says nothing of itself.</p>`}
     ${found && found.length > 0 && html`<${List} of=${found} />`}
     ${me.value?.kind === "operator" && html`<${Want} device=${device} done=${shadow.again} />`}
