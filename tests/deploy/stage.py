@@ -80,7 +80,7 @@ class Stage:
     def start(self, name: str) -> None:
         if name == "mosquitto" and self._alone is None:
             # Its WebSocket listener (libwebsockets) is on every address: one stage at a time, of whichever process.
-            self._alone = Path(tempfile.gettempdir(), "gateway-stage.lock").open("ab")
+            self._alone = Path(tempfile.gettempdir(), f"gateway-stage-{os.geteuid()}.lock").open("ab")
             fcntl.flock(self._alone, fcntl.LOCK_EX)
         one = self.containers[name]
         home = self.home(name)

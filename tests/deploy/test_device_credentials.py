@@ -17,6 +17,9 @@ from tests.deploy.compose import ROOT
 from tests.deploy.mqtt_clients import Peer
 from tests.deploy.stage import Stage
 
+#: Another stage may be before this one, see `Stage.start`.
+pytestmark = pytest.mark.timeout(300)
+
 NOT_AUTHORIZED = 0x87
 
 DECLARED = """
@@ -51,9 +54,6 @@ mqtt = "in"
 
 [[mqtt.map]]
 from = "tele/{device}/SENSOR"
-
-#: Another stage may be before this one, see `Stage.start`.
-pytestmark = pytest.mark.timeout(300)
 to = "devices/{device}/telemetry"
 """
 
