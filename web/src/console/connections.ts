@@ -3,8 +3,8 @@ import { signal } from "@preact/signals";
 import { html } from "htm/preact";
 import { announce } from "../frame/announce.ts";
 import { call, reason } from "../frame/api.ts";
-import { clock, count, date, many, size } from "../frame/format.ts";
-import { Empty, Failure, Table } from "../frame/parts.ts";
+import { clock, count, many, size } from "../frame/format.ts";
+import { Empty, Failure, Table, Time } from "../frame/parts.ts";
 import { usePoll } from "../frame/poll.ts";
 
 interface Connection {
@@ -92,7 +92,7 @@ export function Connections() {
       id=${(one: Connection) => one.client}
       columns=${[
         { head: "User", cell: (one: Connection) => html`<code>${one.user}</code>` },
-        { head: "Since", cell: (one: Connection) => html`<time title=${date(one.since)}>${clock(one.since)}</time>` },
+        { head: "Since", cell: (one: Connection) => html`<${Time} at=${one.since} as=${clock} />` },
         { head: "By", cell: (one: Connection) => one.sdk || `${one.transport}, ${one.codec}` },
         {
           head: "Subscriptions",

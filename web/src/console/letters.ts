@@ -4,8 +4,8 @@ import { html } from "htm/preact";
 import { useEffect } from "preact/hooks";
 import { announce } from "../frame/announce.ts";
 import { call, lines, reason } from "../frame/api.ts";
-import { clock, date, many, size } from "../frame/format.ts";
-import { Badge, Empty, Failure, Table } from "../frame/parts.ts";
+import { clock, many, size } from "../frame/format.ts";
+import { Badge, Empty, Failure, Table, Time } from "../frame/parts.ts";
 import { Letter } from "./letter.ts";
 
 export interface Row {
@@ -144,7 +144,7 @@ export function Letters() {
                 onChange=${(event: Event) => choose(one.address, (event.target as HTMLInputElement).checked)}
               /></label>`,
           },
-          { head: "When", cell: (one: Row) => html`<time title=${date(one.when)}>${clock(one.when)}</time>` },
+          { head: "When", cell: (one: Row) => html`<${Time} at=${one.when} as=${clock} />` },
           { head: "Service", cell: (one: Row) => (one.group ? html`<code>${one.group}</code>` : "at the door") },
           { head: "Reason", cell: (one: Row) => html`<${Badge} tone="bad">${one.reason}<//>` },
           { head: "Topic", cell: (one: Row) => html`<code>${one.topic}</code>` },

@@ -1,18 +1,16 @@
 /** One device: its line as it grows, its last values, what was lost, and what is wrong with it. */
-import { useSignal } from "@preact/signals";
 import { html } from "htm/preact";
 import { useEffect, useRef } from "preact/hooks";
 import { call, Problem } from "../frame/api.ts";
-import { clock, count, date, many } from "../frame/format.ts";
-import { subscribe } from "../frame/live.ts";
-import { Badge, Empty, Table } from "../frame/parts.ts";
+import { clock, count, many } from "../frame/format.ts";
+import { Badge, Empty, Table, Time } from "../frame/parts.ts";
 import { SEVERITY, useAlerts } from "./alarms.ts";
 import { type Alert, type Device as Known, type Latest, type Loss, list } from "./asked.ts";
 import { Drawing } from "./drawing.ts";
 import { ago, figure, minute, when } from "./figures.ts";
 import { Age, Presence } from "./fleet.ts";
 import { type Place, type Range, RANGES, turn } from "./place.ts";
-import { Trouble, useAsked } from "./reconnecting.ts";
+import { Trouble, useAsked, useHeard } from "./reconnecting.ts";
 import type { Bucket } from "./series.ts";
 import { Settings } from "./settings.ts";
 import { type Line, useWatched, type Window } from "./watched.ts";
@@ -33,16 +31,8 @@ async function registered(device: string): Promise<{ found?: Known }> {
 }
 
 function usePresence(device: string) {
-  const polled = useAsked(() => registered(device), 15_000);
-  const unheard = useSignal("");
-  useEffect(
-    () =>
-      subscribe(`devices/${device}/presence`, () => void polled.again(), (why) => {
-        unheard.value = why;
-      }),
-    [],
-  );
-  return { device: polled.value.value, failed: polled.error.value || unheard.value };
+  const { value, error, unheard } = useHeard(`devices/${device}/presence`, () => registered(device), 15_000);
+  return { device: value.value, failed: error.value || unheard.value };
 }
 
 export function Device({ of }: { of: Place }) {
@@ -128,7 +118,6 @@ function Drawn({ line, device, range }: { line: Line; device: string; range: Ran
 
 const newestFirst = (rows: Bucket[]): Bucket[] => rows.slice(-ROWS).reverse();
 const start = (one: Bucket) => String(one.start);
-const Time = ({ at, as }: { at: number; as: (at: number) => string }) => html`<time title=${date(at)}>${as(at)}</time>`;
 
 const Readings = ({ rows }: { rows: Bucket[] }) => html`<${Table}
   caption="Readings, the newest first"

@@ -2,8 +2,8 @@
 import { signal } from "@preact/signals";
 import { html } from "htm/preact";
 import { useEffect, useMemo, useRef } from "preact/hooks";
-import { date, many } from "../frame/format.ts";
-import { Badge, Table } from "../frame/parts.ts";
+import { many } from "../frame/format.ts";
+import { Badge, Table, Time } from "../frame/parts.ts";
 import { Drawing } from "./drawing.ts";
 import { figure, when } from "./figures.ts";
 import { type FleetLines, type Lines, LINES_MOST } from "./lines.ts";
@@ -86,7 +86,7 @@ function Legend({ rows, metric, fires }: { rows: Row[]; metric: string; fires: R
           ${fires.has(row.device) && html` <${Badge} tone="bad">firing<//>`}</span>`,
       },
       { head: "At last", number: true, cell: (row: Row) => figure(last(row).value) },
-      { head: "Measured", cell: (row: Row) => html`<time title=${date(last(row).ts)}>${when(last(row).ts)}</time>` },
+      { head: "Measured", cell: (row: Row) => html`<${Time} at=${last(row).ts} as=${when} />` },
     ]}
   />`;
 }

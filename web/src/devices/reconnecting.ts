@@ -1,10 +1,10 @@
 /** Said where the live connection is cut: what is shown is what was true then. */
-import { effect, untracked } from "@preact/signals";
+import { effect, untracked, useSignal } from "@preact/signals";
 import { html } from "htm/preact";
 import { useEffect } from "preact/hooks";
 import { announce } from "../frame/announce.ts";
 import { clock } from "../frame/format.ts";
-import { cut, link } from "../frame/live.ts";
+import { cut, link, subscribe } from "../frame/live.ts";
 import { Failure } from "../frame/parts.ts";
 import { usePoll } from "../frame/poll.ts";
 
@@ -26,6 +26,14 @@ export function useAsked<T>(ask: () => Promise<T>, every: number) {
     });
   }, []);
   return polled;
+}
+
+/** `useAsked`, that asks at once too when something comes on `topic`; `unheard` says why that cannot be told live. */
+export function useHeard<T>(topic: string, ask: () => Promise<T>, every: number) {
+  const polled = useAsked(ask, every);
+  const unheard = useSignal("");
+  useEffect(() => subscribe(topic, () => void polled.again(), (why) => void (unheard.value = why)), []);
+  return { ...polled, unheard };
 }
 
 /** What is wrong: where the connection is cut that, and not that nothing else answers either. */

@@ -1,15 +1,14 @@
 /** A device's shadow: what is wanted of it beside what it says of itself; an operator says what is wanted. */
 import { useSignal } from "@preact/signals";
 import { html } from "htm/preact";
-import { useEffect, useRef } from "preact/hooks";
+import { useRef } from "preact/hooks";
 import { announce } from "../frame/announce.ts";
 import { call, reason } from "../frame/api.ts";
-import { date } from "../frame/format.ts";
-import { cut, subscribe } from "../frame/live.ts";
-import { Badge, Failure, Table } from "../frame/parts.ts";
+import { cut } from "../frame/live.ts";
+import { Badge, Failure, Table, Time } from "../frame/parts.ts";
 import { me } from "../frame/session.ts";
 import { when } from "./figures.ts";
-import { useAsked } from "./reconnecting.ts";
+import { useHeard } from "./reconnecting.ts";
 
 type Tree = { [key: string]: unknown };
 
@@ -69,19 +68,12 @@ const patch = (path: string, value: unknown): Tree =>
 
 export function Settings({ device }: { device: string }) {
   const newest = useRef<Shadow | undefined>(undefined);
-  const shadow = useAsked(async () => {
+  const ask = async () => {
     const said = await call<Shadow>("GET", `devices/shadow/${device}`);
     // Of two answers the older may come last.
     return (newest.current = said.version < (newest.current?.version ?? 0) ? newest.current! : said);
-  }, 15_000);
-  const unheard = useSignal("");
-  useEffect(
-    () =>
-      subscribe(`devices/${device}/shadow`, () => void shadow.again(), (why) => {
-        unheard.value = why;
-      }),
-    [],
-  );
+  };
+  const shadow = useHeard(`devices/${device}/shadow`, ask, 15_000);
   const found = shadow.value.value && settings(shadow.value.value);
   const open = found?.filter((one) => one.pending).length ?? 0;
   return html`<section aria-labelledby="settings" class="settings">
@@ -89,7 +81,7 @@ export function Settings({ device }: { device: string }) {
       <h3 id="settings">Settings</h3>
       ${found?.length ? html`<${Badge} tone=${open ? "warn" : "good"}>${open ? `${open} not yet as wanted` : "as wanted"}<//>` : ""}
     </div>
-    <${Failure} text=${cut.value ? "" : shadow.error.value || unheard.value} />
+    <${Failure} text=${cut.value ? "" : shadow.error.value || shadow.unheard.value} />
     ${found && !found.length && html`<p class="hint">Nothing is wanted of it, and it says nothing of itself.</p>`}
     ${found && found.length > 0 && html`<${List} of=${found} />`}
     ${me.value?.kind === "operator" && html`<${Want} device=${device} done=${shadow.again} />`}
@@ -106,7 +98,7 @@ const List = ({ of }: { of: Setting[] }) => html`<${Table}
     { head: "Setting", cell: (one: Setting) => html`<code>${one.path}</code>` },
     { head: "Wanted", cell: (one: Setting) => shown(one.wanted) },
     { head: "Reported", cell: (one: Setting) => html`<span>${shown(one.reported)} ${one.pending && html`<${Badge} tone="warn">not yet<//>`}</span>` },
-    { head: "Changed", cell: (one: Setting) => (one.changed ? html`<time title=${date(one.changed)}>${when(one.changed)}</time>` : "–") },
+    { head: "Changed", cell: (one: Setting) => (one.changed ? html`<${Time} at=${one.changed} as=${when} />` : "–") },
   ]}
 />`;
 

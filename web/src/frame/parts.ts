@@ -2,6 +2,7 @@
 import { html } from "htm/preact";
 import type { ComponentChildren, VNode } from "preact";
 import { useEffect, useRef } from "preact/hooks";
+import { date } from "./format.ts";
 
 export type Tone = "good" | "warn" | "bad" | "plain";
 const MARKS: Record<Tone, string> = { good: "✓", warn: "!", bad: "✕", plain: "•" };
@@ -13,6 +14,9 @@ export const Badge = ({ tone, children }: { tone: Tone; children?: ComponentChil
 /** What went wrong, said at once; nothing where `text` is empty. */
 export const Failure = ({ text }: { text: string }) =>
   text ? html`<p class="notice bad" role="alert"><strong>That did not work.</strong> ${text}</p>` : null;
+
+/** A time as short as `as` says it; whoever points at it reads its day too. */
+export const Time = ({ at, as }: { at: number; as: (at: number) => string }) => html`<time title=${date(at)}>${as(at)}</time>`;
 
 export const Empty = ({ children }: { children?: ComponentChildren }) => html`<p class="empty">${children}</p>`;
 

@@ -4,9 +4,9 @@ import { html } from "htm/preact";
 import { useEffect, useRef } from "preact/hooks";
 import { announce } from "../frame/announce.ts";
 import { call, Problem, reason } from "../frame/api.ts";
-import { clock, date } from "../frame/format.ts";
+import { clock } from "../frame/format.ts";
 import { subscribe } from "../frame/live.ts";
-import { Badge, Failure, Table } from "../frame/parts.ts";
+import { Badge, Failure, Table, Time } from "../frame/parts.ts";
 import { me } from "../frame/session.ts";
 import { Cards, declined } from "./cards.ts";
 import { titled, useCatalog } from "./catalog.ts";
@@ -123,13 +123,13 @@ function Steps({ told, order }: { told: ReadonlyMap<string, Told>; order: Order 
       return html`<li key=${what} class=${state} aria-current=${state === "next" ? "step" : null}>
         <span class="mark" aria-hidden="true">${state === "done" ? "✓" : n + 1}</span>
         <span>${name}<span class="unseen">: ${state === "done" ? "done" : state === "next" ? "waited for" : "later"}</span></span>
-        ${at !== undefined && html`<time title=${date(at)}>${clock(at)}</time>`}
+        ${at !== undefined && html`<${Time} at=${at} as=${clock} />`}
       </li>`;
     })}
     ${ended &&
     html`<li class="failed">
       <span class="mark" aria-hidden="true">✕</span> <span>${SAID[order.status]}</span>
-      <time title=${date(order.ended!)}>${clock(order.ended!)}</time>
+      <${Time} at=${order.ended!} as=${clock} />
     </li>`}
   </ol>`;
 }
