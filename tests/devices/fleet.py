@@ -11,8 +11,10 @@ from email import message_from_bytes
 from email.message import EmailMessage
 from email.policy import default
 from typing import Any
+from urllib.parse import quote
 
 import httpx
+import msgspec
 from aiosmtpd.smtp import SMTP, Envelope, Session
 
 from devices.app import app
@@ -49,6 +51,17 @@ class Fleet:
         answer = await self.ask(method, path, body)
         assert answer.is_success, answer.text
         return answer.json() if answer.content else None
+
+    async def pages(self, path: str, by: str = "operator:root") -> list[dict[str, Any]]:
+        """All pages of a list whose ``path`` has a query; each item of them came once."""
+        found, after = list[dict[str, Any]](), ""
+        while True:
+            said = await self.get(path + (f"&after={quote(after)}" if after else ""), by)
+            found += said["items"]
+            if (after := said["next"]) is None:
+                break
+        assert len({msgspec.json.encode(one) for one in found}) == len(found)
+        return found
 
     async def rests(self) -> None:
         await self.gateway.at_rest(within=WITHIN)

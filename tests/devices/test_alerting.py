@@ -391,10 +391,6 @@ async def test_alerts_come_in_pages(fleet: Fleet) -> None:
     async with ruled(fleet, "paged", kind="above", metric="temp", threshold=30, devices="paged-*"):
         await asyncio.gather(*(fleet.says(f"paged-{n}", (1, HOUR, 31)) for n in range(5)))
         await fleet.rests()
-        found, after = list[str](), ""
-        while True:
-            said = await fleet.get("/devices/alerting/alerts?limit=2" + (f"&after={after}" if after else ""))
-            found += [one["device"] for one in said["items"] if one["rule"] == "paged"]
-            if (after := said["next"]) is None:
-                break
+        listed = await fleet.pages("/devices/alerting/alerts?limit=2")
+        found = [one["device"] for one in listed if one["rule"] == "paged"]
     assert found == [f"paged-{n}" for n in range(5)]

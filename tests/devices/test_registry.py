@@ -225,12 +225,7 @@ async def test_devices_are_operators_to_change_and_come_in_pages(fleet: Fleet) -
     for n in range(5):
         await fleet.done("POST", "/devices/registry/", {"device": f"zz-{n}"})
     await fleet.done("POST", "/devices/registry/zz-3/suspend")
-    found, after = list[str](), ""
-    while True:
-        said = await fleet.get("/devices/registry/?limit=2" + (f"&after={after}" if after else ""), by="viewer:ann")
-        found += [one["device"] for one in said["items"]]
-        if (after := said["next"]) is None:
-            break
+    found = [one["device"] for one in await fleet.pages("/devices/registry/?limit=2", by="viewer:ann")]
     assert [name for name in found if name.startswith("zz")] == [f"zz-{n}" for n in range(5)]
     listed = (await fleet.get("/devices/registry/?state=suspended&after=zz"))["items"]
     assert [one["device"] for one in listed] == ["zz-3"]

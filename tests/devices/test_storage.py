@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
-from urllib.parse import quote
 
-import msgspec
 import pytest
 
 from devices.events import Wrong
@@ -56,25 +54,13 @@ async def test_a_gap_is_counted_until_it_closes(fleet: Fleet) -> None:
     ]
 
 
-async def paged(fleet: Fleet, path: str) -> list[dict[str, Any]]:
-    """All pages of it, each item of which came once."""
-    found, after = list[dict[str, Any]](), ""
-    while True:
-        said = await fleet.get(path + (f"&after={quote(after)}" if after else ""))
-        found += said["items"]
-        if (after := said["next"]) is None:
-            break
-    assert len({msgspec.json.encode(one) for one in found}) == len(found)
-    return found
-
-
 async def test_pages_hold_all_of_it_once(fleet: Fleet) -> None:
     many = [{"boot": "b/1", "seq": n, "ts": HOUR + n // 2 * 60_000, "m": {"temp": n}} for n in range(25)]
     await fleet.gateway.publish("devices/pages/telemetry", many)
     await fleet.rests()
     series, six = f"/devices/storage/pages/series/temp?begin={HOUR}", HOUR + 6 * 60_000
-    assert [one["value"] for one in await paged(fleet, f"{series}&level=raw&limit=4")] == list(range(25))
-    minutes = await paged(fleet, f"{series}&level=minute&limit=4")
+    assert [one["value"] for one in await fleet.pages(f"{series}&level=raw&limit=4")] == list(range(25))
+    minutes = await fleet.pages(f"{series}&level=minute&limit=4")
     assert minutes[:2] == [
         {"start": HOUR + n * 60_000, "count": 2, "mean": 2 * n + 0.5, "min": 2.0 * n, "max": 2.0 * n + 1}
         for n in (0, 1)
@@ -82,9 +68,9 @@ async def test_pages_hold_all_of_it_once(fleet: Fleet) -> None:
     assert [one["start"] for one in minutes] == [HOUR + n * 60_000 for n in range(13)]
     # From its begin, of minutes the one that this is in, up to before its end.
     part = f"/devices/storage/pages/series/temp?limit=4&end={six}"
-    raw = await paged(fleet, f"{part}&level=raw&begin={HOUR + 60_000}")
+    raw = await fleet.pages(f"{part}&level=raw&begin={HOUR + 60_000}")
     assert [one["value"] for one in raw] == list(range(2, 12))
-    assert await paged(fleet, f"{part}&level=minute&begin={HOUR + 119_999}") == minutes[1:6]
+    assert await fleet.pages(f"{part}&level=minute&begin={HOUR + 119_999}") == minutes[1:6]
     # The finest that has so few rows.
     for points, level in ((60, "minute"), (59, "hour")):
         said = await fleet.get(f"{series}&end={HOUR + 3_600_000}&points={points}")
@@ -98,8 +84,8 @@ async def test_losses_and_last_values_come_in_pages(fleet: Fleet) -> None:
         await fleet.gateway.publish("devices/starts/telemetry", made)
     await fleet.rests()
     path = "/devices/storage/starts"
-    assert [one["boot"] for one in await paged(fleet, f"{path}/losses?limit=2")] == [f"b/{n}" for n in (4, 3, 2, 1, 0)]
-    assert [one["metric"] for one in await paged(fleet, f"{path}/latest?limit=2")] == [f"m{n}" for n in range(5)]
+    assert [one["boot"] for one in await fleet.pages(f"{path}/losses?limit=2")] == [f"b/{n}" for n in (4, 3, 2, 1, 0)]
+    assert [one["metric"] for one in await fleet.pages(f"{path}/latest?limit=2")] == [f"m{n}" for n in range(5)]
     assert (await fleet.ask("GET", f"{path}/losses?after=x")).status_code == 400
 
 

@@ -11,7 +11,7 @@ from playwright.async_api import Browser, Page, expect
 
 from accounts import limits
 from tests.ecommerce.shop import PASSWORD, Shop, open_shop, until
-from tests.web.browser import COLOURS, SIZES, Colours, chromium, tab
+from tests.web.browser import COLOURS, SIZES, Colours, tab
 from tests.web.market import asked, came, stored
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -20,12 +20,6 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 @pytest_asyncio.fixture(loop_scope="module", scope="module")
 async def shop(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Shop]:
     async with open_shop(tmp_path_factory.mktemp("shop")) as one:
-        yield one
-
-
-@pytest_asyncio.fixture(loop_scope="module", scope="module")
-async def browser() -> AsyncIterator[Browser]:
-    async with chromium() as one:
         yield one
 
 

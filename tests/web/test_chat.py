@@ -12,7 +12,7 @@ from playwright.async_api import Browser, Page, expect
 from chat import limits
 from tests.chat.talk import WITHIN, Chat
 from tests.servers import eventually
-from tests.web.browser import COLOURS, SIZES, chromium, failing, tab
+from tests.web.browser import COLOURS, SIZES, failing, tab
 from tests.web.chatting import at, line, people, said, says, settled
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -23,12 +23,6 @@ SECRET = "the treasure is under the oak"
 @pytest_asyncio.fixture(loop_scope="module", scope="module")
 async def chat(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Chat]:
     async with people(tmp_path_factory.mktemp("chat")) as one:
-        yield one
-
-
-@pytest_asyncio.fixture(loop_scope="module", scope="module")
-async def browser() -> AsyncIterator[Browser]:
-    async with chromium() as one:
         yield one
 
 

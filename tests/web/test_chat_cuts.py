@@ -13,7 +13,7 @@ from chat import limits
 from gateway import limits as bounds
 from tests.chat.talk import Chat, texts
 from tests.faults.proxy import proxy
-from tests.web.browser import chromium, failing, tab
+from tests.web.browser import failing, tab
 from tests.web.chatting import at, people, said, says, settled
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -22,12 +22,6 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 @pytest_asyncio.fixture(loop_scope="module", scope="module")
 async def chat(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Chat]:
     async with people(tmp_path_factory.mktemp("chat")) as one:
-        yield one
-
-
-@pytest_asyncio.fixture(loop_scope="module", scope="module")
-async def browser() -> AsyncIterator[Browser]:
-    async with chromium() as one:
         yield one
 
 

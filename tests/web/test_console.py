@@ -11,7 +11,7 @@ from playwright.async_api import Browser, Page, expect
 
 from tests.gateways import client, running_edge, token
 from tests.servers import eventually, stream_server
-from tests.web.browser import COLOURS, REBOUND, SIZES, chromium, tab
+from tests.web.browser import COLOURS, REBOUND, SIZES, tab
 from tests.web.stage import OPERATOR, Shop, shop
 
 #: One browser for all of them: to start one takes longer than most of what is asked of it.
@@ -21,12 +21,6 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 @pytest_asyncio.fixture(loop_scope="module")
 async def stage(tmp_path: Path) -> AsyncIterator[Shop]:
     async with shop(tmp_path) as one:
-        yield one
-
-
-@pytest_asyncio.fixture(loop_scope="module", scope="module")
-async def browser() -> AsyncIterator[Browser]:
-    async with chromium() as one:
         yield one
 
 

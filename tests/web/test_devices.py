@@ -7,16 +7,16 @@ import json
 import math
 import re
 import secrets
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 
 import pytest
 import pytest_asyncio
 from playwright.async_api import Browser, expect
 
 from tests.devices.broker import Broker, bridged, broker_of_the_registry
-from tests.devices.fleet import WITHIN, Fleet, open_fleet
+from tests.devices.fleet import WITHIN, Fleet
 from tests.servers import eventually
-from tests.web.browser import COLOURS, SIZES, chromium, tab
+from tests.web.browser import COLOURS, SIZES, tab
 from tests.web.fleet_stage import (
     HOLD,
     LET_GO,
@@ -40,22 +40,10 @@ TIME = re.compile(r"\d\d:\d\d")
 HOT = {"kind": "above", "metric": "temp", "threshold": 30, "clear": 25, "severity": "critical"}
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def fleet() -> AsyncIterator[Fleet]:
-    async with open_fleet() as fleet:
-        yield fleet
-
-
 @pytest.fixture(scope="module")
 def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
     with broker_of_the_registry(tmp_path_factory.mktemp("broker")) as broker:
         yield broker
-
-
-@pytest_asyncio.fixture(loop_scope="module", scope="module")
-async def browser() -> AsyncIterator[Browser]:
-    async with chromium() as one:
-        yield one
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")

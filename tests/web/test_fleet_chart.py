@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator
 
 import pytest
-import pytest_asyncio
 from playwright.async_api import Browser, expect
 
-from tests.devices.fleet import Fleet, open_fleet
-from tests.web.browser import chromium, tab
+from tests.devices.fleet import Fleet
+from tests.web.browser import tab
 from tests.web.fleet_stage import (
     HOLD,
     LET_GO,
@@ -28,18 +26,6 @@ from tests.web.fleet_stage import (
 )
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def fleet() -> AsyncIterator[Fleet]:
-    async with open_fleet() as fleet:
-        yield fleet
-
-
-@pytest_asyncio.fixture(loop_scope="module", scope="module")
-async def browser() -> AsyncIterator[Browser]:
-    async with chromium() as one:
-        yield one
 
 
 async def test_the_fleets_lines_grow_live_the_filter_chooses_them_and_a_cut_leaves_no_hole(

@@ -2,29 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-
 import pytest
-import pytest_asyncio
 from playwright.async_api import Browser, expect
 
-from tests.devices.fleet import Fleet, open_fleet
-from tests.web.browser import COLOURS, SIZES, chromium, tab
+from tests.devices.fleet import Fleet
+from tests.web.browser import COLOURS, SIZES, tab
 from tests.web.fleet_stage import look, register, rows
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def fleet() -> AsyncIterator[Fleet]:
-    async with open_fleet() as fleet:
-        yield fleet
-
-
-@pytest_asyncio.fixture(loop_scope="module", scope="module")
-async def browser() -> AsyncIterator[Browser]:
-    async with chromium() as one:
-        yield one
 
 
 async def test_what_is_wanted_of_a_device_is_said_and_seen_to_be_so(fleet: Fleet, browser: Browser) -> None:

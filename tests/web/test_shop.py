@@ -15,7 +15,7 @@ from ecommerce.orders.tables import ORDERS
 from ecommerce.rows import insert_new
 from gateway.adapters.http_pages import FOLDER, read
 from tests.ecommerce.shop import Person, Shop, open_shop
-from tests.web.browser import COLOURS, SIZES, Colours, built, chromium, failing, tab
+from tests.web.browser import COLOURS, SIZES, Colours, built, failing, tab
 from tests.web.market import WITHIN, asked, buys, came, fills, number, shows, step
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -24,12 +24,6 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 @pytest_asyncio.fixture(loop_scope="module", scope="module")
 async def shop(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Shop]:
     async with open_shop(tmp_path_factory.mktemp("shop")) as one:
-        yield one
-
-
-@pytest_asyncio.fixture(loop_scope="module", scope="module")
-async def browser() -> AsyncIterator[Browser]:
-    async with chromium() as one:
         yield one
 
 
