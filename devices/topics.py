@@ -25,13 +25,12 @@ def _told(name: str, schema: Any, **more: Any) -> Topic:
 
 
 def _asked(name: str, **more: Any) -> Topic:
-    of = "device:{device}"
     return Topic(
         pattern=f"devices/{{device}}/{name}",
         key="{device}",
         kind="command",
         mqtt="in",
-        write=(of,),
+        write=("device:{device}",),
         read=READERS,
         **more,
     )

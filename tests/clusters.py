@@ -109,7 +109,7 @@ def cluster(
     with ExitStack() as running:
 
         def start(number: int) -> Node:
-            port, bus = embedded.free_port(), embedded.free_port()
+            port, bus = embedded.free_ports(2)
             lines = (
                 "cluster-enabled yes",
                 f"cluster-port {bus}",

@@ -107,7 +107,8 @@ def iotcore(data: Path, *, users: Mapping[str, str], port: int | None = None, po
     except ImportError as error:
         raise ServerMissing("iotcore", "pip install iotcore") from error
     folder = _folder(data)
-    v5, v4 = port or free_port(), port_v4 or free_port()
+    free_v5, free_v4 = free_ports(2)
+    v5, v4 = port or free_v5, port_v4 or free_v4
     # By itself it listens on every address, without a password, and closes the connection above 20 KB.
     write_secret(folder / "rumqttd.toml", _rumqttd_toml(v5, v4, users))
     # -P: a folder named `iotcore` where the user stands must not hide the wheel.
